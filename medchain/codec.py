@@ -1,9 +1,9 @@
 """Canonical msgpack: one value, one byte string.
 
-Values are None, bool, int (64 bit), bytes, str, list (tuples encode as lists) and dict with str keys in ascending order of their UTF-8 bytes. No floats,
-no extension types, shortest forms only. Whatever comes from outside is decoded here under explicit bounds; hostile bytes raise `Malformed` and
-nothing else. Structures of the chain are positional lists; the readers below take them apart field by field, so an unknown or missing
-field is an error. This module knows no structure of the chain.
+Values are None, bool, int (64 bit), bytes, str, list (tuples encode as lists) and dict with str keys in ascending order of their UTF-8
+bytes. No floats, no extension types, shortest forms only. Whatever comes from outside is decoded here under explicit bounds; hostile bytes
+raise `Malformed` and nothing else. Structures of the chain are positional lists; the readers below take them apart field by field, so an
+unknown or missing field is an error. This module knows no structure of the chain.
 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md ; canonical = the bytes that `encode` makes, checked by encoding again.
 """
@@ -32,7 +32,8 @@ T = TypeVar("T")
 def encode(value: Any) -> bytes:
     """Return the one byte string of `value`.
 
-    Raises InvariantBroken for values outside the format (floats, sets, non-text keys, integers beyond 64 bits): only our own code calls this.
+    Raises InvariantBroken for values outside the format (floats, sets, non-text keys, integers beyond 64 bits): only our own code calls
+    this.
     """
     try:
         packed: bytes = msgpack.packb(_ordered(value, 0), use_bin_type=True, strict_types=False)
@@ -64,8 +65,8 @@ def _ordered(value: Any, depth: int) -> Any:
 def decode(data: bytes, *, bytes_max: int = BYTES_MAX, depth_max: int = DEPTH_MAX, items_max: int = ITEMS_MAX) -> Any:
     """Return the value of canonical bytes (lists as lists).
 
-    Raises Malformed when the bytes are longer than `bytes_max`, nested deeper than `depth_max`, hold more than `items_max` values, are truncated,
-    have bytes left over, hold a type that is not in the format, or are not the canonical encoding of what they mean.
+    Raises Malformed when the bytes are longer than `bytes_max`, nested deeper than `depth_max`, hold more than `items_max` values, are
+    truncated, have bytes left over, hold a type that is not in the format, or are not the canonical encoding of what they mean.
     """
     if len(data) > bytes_max:
         raise Malformed(f"{len(data)} bytes are more than the {bytes_max} allowed here")
@@ -80,8 +81,10 @@ def decode(data: bytes, *, bytes_max: int = BYTES_MAX, depth_max: int = DEPTH_MA
 
 
 def _scan(data: bytes, depth_max: int, items_max: int) -> None:
-    """Refuse what is truncated, too deep, too many or of a foreign type, before any object is made: a message full of empty lists takes eighty times
-    its size once it is decoded. One step a value, no recursion."""
+    """Refuse what is truncated, too deep, too many or of a foreign type, before any object is made.
+
+    A message full of empty lists takes eighty times its size once it is decoded. One step a value, no recursion.
+    """
     size = len(data)
     position = 0
     count = 1

@@ -1,7 +1,7 @@
 """The five families of errors, and nothing else.
 
-Whose fault it is, is the type: bytes that cannot be read, a rule that says no, a peer that lied, something that is not there now, or our own bug.
-This module knows no room above it; each room lists its refusal codes in a table `REFUSALS` of its own.
+Whose fault it is, is the type: bytes that cannot be read, a rule that says no, a peer that lied, something that is not there now, or our
+own bug. This module knows no room above it; each room lists its refusal codes in a table `REFUSALS` of its own.
 """
 
 from __future__ import annotations
