@@ -1,7 +1,7 @@
 """Transactions: a body of operations and the authentication of its sender.
 
-A transaction is the pair [body bytes, authentication]. Its id is a digest of the *received* body bytes, so nothing re-encodes. The
-same body under another authentication has the same id and another authentication digest; blocks and caches name both (protocol.md, "Nouns").
+A transaction is the pair [body bytes, authentication]. Its id is a digest of the *received* body bytes, so nothing re-encodes. The same
+body under another authentication has the same id and another authentication digest; blocks and caches name both (protocol.md, "Nouns").
 Knows nothing about what operations mean.
 """
 

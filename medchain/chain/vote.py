@@ -6,6 +6,7 @@ counting: whether votes suffice is consensus' business, except that a proof or c
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -78,7 +79,7 @@ def signatures_to_value(signatures: Signatures) -> list[Any]:
 def signatures_from_value(value: Any) -> Signatures:
     """Read indexed signatures: indexes strictly ascending. Raises Malformed."""
     rows = codec.as_items(value, limits.VALIDATORS_MAX, "signatures", _read_indexed)
-    if any(left[0] >= right[0] for left, right in zip(rows, rows[1:], strict=False)):
+    if any(left[0] >= right[0] for left, right in itertools.pairwise(rows)):
         raise Malformed("signatures must be in ascending order of distinct validators")
     return rows
 
