@@ -1,9 +1,9 @@
 """Merkle trees: roots, and proofs that a leaf or a run of neighbouring leaves is under a root.
 
-The shape is that of RFC 6962, section 2.1: n leaves are split at the largest power of two below n, which is the same as pairing neighbours level by level
-and moving an odd last node up unchanged. Leaf, inner node and root have tags of their own, so none can pass for another (the second preimage of
-CVE-2012-2459 and of untagged trees), and the root binds the number of leaves, so a tree never equals a longer one.
-This module knows no structure that is put into a tree.
+The shape is that of RFC 6962, section 2.1: n leaves are split at the largest power of two below n, which is the same as pairing neighbours
+level by level and moving an odd last node up unchanged (never doubling it: CVE-2012-2459). Leaf, inner node and root have tags of their
+own, so none can pass for another, and the root binds the number of leaves, so a tree never equals a longer one. This module knows no
+structure that is put into a tree.
 """
 
 from __future__ import annotations
@@ -82,9 +82,10 @@ class MerkleTree:
         return self.range_path(index, index + 1)
 
     def range_path(self, start: int, stop: int) -> tuple[bytes, ...]:
-        """Return the nodes that complete leaves `start` to `stop` - 1 to the top: level by level from the leaves, on each level left before right.
+        """Return the nodes that complete leaves `start` to `stop` - 1 to the top.
 
-        Raises InvariantBroken unless 0 <= start < stop <= count.
+        They come level by level from the leaves, on each level the left one before the right one. Raises InvariantBroken unless
+        0 <= start < stop <= count.
         """
         if not 0 <= start < stop <= self.count:
             raise InvariantBroken(f"there are no leaves {start} to {stop} in a tree of {self.count}")
@@ -101,7 +102,8 @@ class MerkleTree:
 def verify_inclusion(tag: str, root: bytes, leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
     """Return whether the bytes `leaf` are leaf `index` of the `count` leaves under `root`.
 
-    The index is bound: the same path does not verify at another index. Path elements, one too many or too few, or any oddity give False; never raises.
+    The index and the count are bound: the same path verifies nowhere else. A path that is too short or too long, and any other oddity,
+    gives False; never raises.
     """
     return verify_range(tag, root, (leaf,), index, count, path)
 
@@ -125,7 +127,10 @@ def verify_range(tag: str, root: bytes, leaves: Sequence[bytes], start: int, cou
 
 
 def verify_range_digests(tag: str, root: bytes, digests: Sequence[bytes], start: int, count: int, path: Sequence[bytes]) -> bool:
-    """Like `verify_range`, for leaf digests made by `leaf_digest` under the same tag. The misuse warning of `verify_inclusion_digest` applies."""
+    """Like `verify_range`, for leaf digests made by `leaf_digest` under the same tag.
+
+    The misuse warning of `verify_inclusion_digest` applies.
+    """
     if type(start) is not int or type(count) is not int or not 0 <= start < start + len(digests) <= count <= COUNT_MAX:
         return False
     if not _are_digests(digests) or not _are_digests(path):

@@ -1,8 +1,8 @@
 """Ed25519 signatures, under libsodium's acceptance rule everywhere.
 
-Ed25519 implementations differ in which odd signatures they accept (non-canonical points and scalars, points of small order, with or without cofactor).
-Every node must answer alike, so there is one verifier, libsodium's `crypto_sign_open`, and no other is ever used for bytes that nodes agree on
-(protocol.md, "Nouns"). This module knows no purpose tags: what a signature covers is its caller's affair.
+Ed25519 implementations differ in which odd signatures they accept (non-canonical points and scalars, points of small order, with or without
+cofactor). Every node must answer alike, so there is one verifier, libsodium's `crypto_sign_open`, and no other is ever used for bytes that
+nodes agree on (protocol.md, "Nouns"). This module knows no purpose tags: what a signature covers is its caller's affair.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ SEED_BYTES: Final = 32
 class SigningKey:
     """An Ed25519 signing key. Its text form shows the public key only; the seed leaves it by `seed_bytes()` alone.
 
-    Misuse: whoever has the seed is the signer, so it belongs in a key file or a custodian, never in a log, a message or a test vector of a real network.
+    Misuse: whoever has the seed is the signer, so it belongs in a key file or a custodian, never in a log, a message or a test vector of a
+    real network.
     """
 
     __slots__ = ("_secret", "public")
@@ -58,16 +59,22 @@ class SigningKey:
 def verify_many(items: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
     """Return for each (public key, message, signature) whether libsodium accepts it; the order is that of `items`.
 
-    Never raises on hostile bytes: a key or signature of another length is simply not valid. Each check releases the interpreter lock for its duration,
-    so lists split over worker threads run on all cores. The signatures are checked one by one: batch verification accepts other sets of odd signatures
-    than single verification, and nodes would part over them (Chalkias, Garillot, Nikolaenko 2020, "Taming the many EdDSAs").
+    Never raises on hostile bytes: a key or signature of another length is simply not valid. Each check releases the interpreter lock for
+    its duration, so lists split over worker threads run on all cores. The signatures are checked one by one: batch verification accepts
+    other sets of odd signatures than single verification, and nodes would part over them (Chalkias, Garillot, Nikolaenko 2020, "Taming the
+    many EdDSAs").
     """
     verify = nacl.bindings.crypto_sign_open
     refused = (nacl.exceptions.BadSignatureError, TypeError)
     answers: list[bool] = []
     for public, message, signature in items:
         # The lengths are checked here because the binding hands the pointers to C as they are.
-        if type(public) is not bytes or type(signature) is not bytes or len(public) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
+        if (
+            type(public) is not bytes
+            or len(public) != PUBLIC_KEY_BYTES
+            or type(signature) is not bytes
+            or len(signature) != SIGNATURE_BYTES
+        ):
             answers.append(False)
             continue
         try:
