@@ -31,7 +31,7 @@ def prefix_state(tag: str) -> _Hash:
     return hashlib.sha256(tag_digest + tag_digest)
 
 
-def tagged_digest(tag: str, data: bytes) -> bytes:
+def tagged_digest(tag: str, data: bytes | memoryview) -> bytes:
     """Return the 32 byte digest SHA-256(SHA-256(tag) || SHA-256(tag) || data), the tagged hash of BIP-340.
 
     `tag` is a constant of the program such as "medchain/transaction"; `data` is hashed as it is, so whoever joins several fields into it

@@ -20,7 +20,7 @@ COUNT_MAX: Final = 2**64 - 1
 """The root binds the count as eight bytes."""
 
 
-def leaf_digest(tag: str, data: bytes) -> bytes:
+def leaf_digest(tag: str, data: bytes | memoryview) -> bytes:
     """Return the 32 byte digest of one leaf of a tree under `tag`."""
     return tagged_digest(tag + "/leaf", data)
 

@@ -1,11 +1,12 @@
 """Sealing small secrets to one reader: HPKE in base mode, and AES key wrap.
 
-Holds the opening keys of organisations, clinicians and patients, `seal` and `OpeningKey.open` (RFC 9180, single shot), and `wrap_key` / `unwrap_key`
-(RFC 3394). What the bytes mean, what belongs into `info` and who may receive a key is decided above (ledger.md, "Sealing and sharing"); this module
-must not know it. Large content goes through `medchain.crypto.streams`.
+Holds the opening keys of organisations, clinicians and patients, `seal` and `OpeningKey.open` (RFC 9180, single shot), and `wrap_key` /
+`unwrap_key` (RFC 3394). What the bytes mean, what belongs into `info` and who may receive a key is decided above (ledger.md, "Sealing and
+sharing"); this module must not know it. Large content goes through `medchain.crypto.streams`.
 
-Misuse to beware of: HPKE base mode does not authenticate the sender. Anyone can seal to a public key, so a message whose origin matters carries a
-signature over `info` and the sealed bytes. `info` must name everything the message is for; two purposes with equal `info` can be swapped.
+Misuse to beware of: HPKE base mode does not authenticate the sender. Anyone can seal to a public key, so a message whose origin matters
+carries a signature over `info` and the sealed bytes. `info` must name everything the message is for; two purposes with equal `info` can
+be swapped.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ _PublicKey = MLKEM768X25519PublicKey | X25519PublicKey
 class OpeningKey:
     """A private key that opens what was sealed to its public part.
 
-    Keep it in a key file (`medchain.crypto.keyfile`); `private_bytes()` is the secret itself. Neither `repr` nor an exception shows it, and it
-    refuses to be pickled or copied by accident.
+    Keep it in a key file (`medchain.crypto.keyfile`); `private_bytes()` is the secret itself. Neither `repr` nor an exception shows it,
+    and it refuses to be pickled or copied by accident.
     """
 
     __slots__ = ("_key", "_private", "public", "suite")
@@ -89,12 +90,14 @@ class OpeningKey:
     def open(self, sealed: bytes, *, info: bytes) -> bytes:
         """Return the plaintext of `sealed` (enc || ciphertext || tag; RFC 9180 section 6.1, OpenBase with empty associated data).
 
-        `info` must equal the one given to `seal`. Raises Malformed when the bytes were not sealed to this key under this `info`, were altered, or
-        are shorter or longer than a sealed message can be; which of these it was is not said, on purpose.
+        `info` must equal the one given to `seal`. Raises Malformed when the bytes were not sealed to this key under this `info`, were
+        altered, or are shorter or longer than a sealed message can be; which of these it was is not said, on purpose.
         """
         shortest = ENCAPSULATION_BYTES[self.suite] + TAG_BYTES
         if not shortest <= len(sealed) <= shortest + PLAINTEXT_MAX:
-            raise Malformed(f"a sealed message of suite {self.suite} is {shortest} to {shortest + PLAINTEXT_MAX} bytes long, not {len(sealed)}")
+            raise Malformed(
+                f"a sealed message of suite {self.suite} is {shortest} to {shortest + PLAINTEXT_MAX} bytes long, not {len(sealed)}"
+            )
         try:
             return _HPKE[self.suite].decrypt(sealed, self._key, info)
         except (InvalidTag, ValueError):
@@ -114,15 +117,17 @@ def check_suite(suite: int) -> None:
 
 
 def check_public_key(suite: int, public: bytes) -> None:
-    """Raise Malformed unless `public` is a key that `seal` accepts the form of: right length, and for ML-KEM reduced coefficients (FIPS 203, 7.2)."""
+    """Raise Malformed unless `public` is a key that `seal` accepts the form of: right length, and for ML-KEM reduced coefficients (FIPS
+    203, 7.2)."""
     _read_public(suite, public)
 
 
 def seal(suite: int, public: bytes, plaintext: bytes, *, info: bytes) -> bytes:
     """Return enc || ciphertext: `plaintext` sealed to the holder of `public` for the purpose `info` (RFC 9180 section 6.1, SealBase).
 
-    Each call draws a fresh ephemeral key, so sealing twice gives different bytes. Raises Malformed when the suite is unknown or the public key is not
-    a valid key of it (an X25519 point of small order included), InvariantBroken when the plaintext is longer than `PLAINTEXT_MAX`.
+    Each call draws a fresh ephemeral key, so sealing twice gives different bytes. Raises Malformed when the suite is unknown or the
+    public key is not a valid key of it (an X25519 point of small order included), InvariantBroken when the plaintext is longer than
+    `PLAINTEXT_MAX`.
     """
     if len(plaintext) > PLAINTEXT_MAX:
         raise InvariantBroken(f"{len(plaintext)} bytes are too long to seal in one piece; seal them as a stream")
@@ -147,8 +152,8 @@ def wrap_key(wrapping_key: bytes, key: bytes) -> bytes:
 def unwrap_key(wrapping_key: bytes, wrapped: bytes) -> bytes:
     """Return the 32-byte key inside `wrapped` (40 bytes), RFC 3394 section 2.2.2.
 
-    Raises Malformed when the lengths are wrong (the wrapping key may itself have come out of a sealed message), the wrap was altered, or it was made
-    under another key.
+    Raises Malformed when the lengths are wrong (the wrapping key may itself have come out of a sealed message), the wrap was altered, or
+    it was made under another key.
     """
     if len(wrapping_key) != KEY_BYTES or len(wrapped) != WRAPPED_KEY_BYTES:
         raise Malformed(f"a wrapped key is {WRAPPED_KEY_BYTES} bytes long and its wrapping key {KEY_BYTES}")
