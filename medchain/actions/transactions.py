@@ -1,0 +1,21 @@
+"""Building and signing transactions. Knows no operation's meaning; expiry and nonce are the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medchain.chain.domain import Domain
+from medchain.chain.transaction import Operation, Transaction, TransactionBody
+from medchain.crypto.signing import SigningKey
+
+
+def build_transaction(
+    network: Domain, chain_id: str, key: SigningKey, operations: Sequence[Operation], *, valid_until: int, nonce: bytes
+) -> Transaction:
+    """Return the signed transaction of `operations` by `key`.
+
+    `valid_until` is the last height whose block may hold it, `nonce` eight fresh random bytes. Raises Malformed when a bound of
+    chain/limits.py is broken.
+    """
+    body = TransactionBody(chain_id=chain_id, sender=key.public, valid_until=valid_until, operations=tuple(operations), nonce=nonce)
+    return Transaction.sign(body, key, network)
