@@ -1,7 +1,7 @@
 """The writes of one turn of the engine, held over the store until the turn ends.
 
-The engine decides many things in one turn and hands out one batch (house.md, "one event in, one Ready out"). Until then it must see its own writes:
-`Staged` answers as if they were in the store. It knows no key range and never writes to the store itself.
+The engine decides many things in one turn and hands out one batch (house.md, "one event in, one Ready out"). Until then it must see its
+own writes: `Staged` answers as if they were in the store. It knows no key range and never writes to the store itself.
 """
 
 from __future__ import annotations
