@@ -1,0 +1,117 @@
+"""Rows of the state: frozen dataclasses, stored as the positional list of their fields.
+
+A row is written by our own rules and proven by the state root, so one that cannot be read is not a peer's fault but ours: InvariantBroken.
+The key ranges of all subjects stand here on one page, because no two may overlap. This module knows no rule.
+
+    range                                                   row                     written
+    parameters                                              Parameters              by genesis
+    validators                                              ValidatorSet            by genesis
+    hospital/ organisation key                              hospitals.HospitalRow   by genesis
+    hospital-key/ any key of a hospital                     its organisation key    by genesis
+    clinician/ clinician key                                people.ClinicianRow     counts credentials
+    credential/ clinician key, u32 number                   people.CredentialRow    once
+    credential-end/ clinician key, u32 number               people.CredentialEnd    once
+    patient/ pseudonym                                      people.PatientRow       once
+    epoch-head/ pseudonym, category                         epochs.EpochHead        counts epochs, floor of sealing
+    epoch/ pseudonym, u32 number, category                  epochs.EpochRow         once
+    record/ record id                                       records.RecordRow       counts versions
+    version/ record id, u32 version                         records.VersionRow      once
+    record-of/ pseudonym, u64 height, record id             nothing (an index)      once
+    custody/ record id, u32 version, organisation key       records.CustodyRow      once
+    consent/ consent id                                     consents.ConsentRow     once
+    consent-end/ consent id                                 consents.ConsentEnd     once
+    consent-of/ pseudonym, u64 height, consent id           nothing (an index)      once
+    consent-to/ pseudonym, grantee key                      consents.GranteeRow     ids that a verdict looks at
+    permit/ permit id                                       permits.PermitRow       once
+    permit-use/ permit id                                   permits.PermitUse       counts releases and reads
+    permit-end/ permit id                                   permits.PermitEnd       once
+    permit-of/ record id, u64 height, permit id             nothing (an index)      once
+    review/ permit id                                       emergencies.ReviewRow   once
+    review-end/ permit id                                   emergencies.ReviewEnd   once
+    review-late/ permit id                                  emergencies.ReviewLate  once
+    due/ u64 time, permit id                                nothing (an index)      until done or escalated
+    trail/ pseudonym or record id                           trail.TrailHead         with each event
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from medchain import codec
+from medchain.errors import InvariantBroken, Malformed
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+PARAMETERS: Final = b"parameters"
+VALIDATORS: Final = b"validators"
+HOSPITAL: Final = b"hospital/"
+HOSPITAL_KEY: Final = b"hospital-key/"
+CLINICIAN: Final = b"clinician/"
+CREDENTIAL: Final = b"credential/"
+CREDENTIAL_END: Final = b"credential-end/"
+PATIENT: Final = b"patient/"
+EPOCH_HEAD: Final = b"epoch-head/"
+EPOCH: Final = b"epoch/"
+RECORD: Final = b"record/"
+VERSION: Final = b"version/"
+RECORD_OF: Final = b"record-of/"
+CUSTODY: Final = b"custody/"
+CONSENT: Final = b"consent/"
+CONSENT_END: Final = b"consent-end/"
+CONSENT_OF: Final = b"consent-of/"
+CONSENT_TO: Final = b"consent-to/"
+PERMIT: Final = b"permit/"
+PERMIT_USE: Final = b"permit-use/"
+PERMIT_END: Final = b"permit-end/"
+PERMIT_OF: Final = b"permit-of/"
+REVIEW: Final = b"review/"
+REVIEW_END: Final = b"review-end/"
+REVIEW_LATE: Final = b"review-late/"
+DUE: Final = b"due/"
+TRAIL: Final = b"trail/"
+
+WRITTEN_ONCE: Final = (
+    HOSPITAL, HOSPITAL_KEY, CREDENTIAL, CREDENTIAL_END, PATIENT, EPOCH, VERSION, RECORD_OF, CUSTODY, CONSENT, CONSENT_END, CONSENT_OF,
+    PERMIT, PERMIT_END, PERMIT_OF, REVIEW, REVIEW_END, REVIEW_LATE,
+)  # fmt: skip
+"""Ranges whose rows are never overwritten and never deleted: what past verdicts are explained from."""
+
+INDEX: Final = b"\x00"
+"""The value of an index row: its key says everything, and an empty value could be mistaken for none."""
+
+ROW_BYTES_MAX: Final = 64 * 1024
+"""Far above the largest row (a hospital with its certificate, below 16 kB)."""
+
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
+def encode_row(row: DataclassInstance) -> bytes:
+    """Return the stored bytes of a row dataclass: its field values in order."""
+    return codec.encode([getattr(row, field.name) for field in fields(row)])
+
+
+def decode_row(kind: type[Row], data: bytes) -> Row:
+    """Return the row of stored bytes; lists come back as tuples. Raises InvariantBroken when they are not such a row."""
+    try:
+        values = codec.decode(data, bytes_max=ROW_BYTES_MAX, depth_max=4)
+    except Malformed as error:
+        raise InvariantBroken(f"a stored {kind.__name__} cannot be read: {error.message}") from error
+    if type(values) is not list or len(values) != len(fields(kind)):
+        raise InvariantBroken(f"a stored {kind.__name__} has another number of fields")
+    return kind(*[_frozen(value) if type(value) is list else value for value in values])
+
+
+def _frozen(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(_frozen(value) if type(value) is list else value for value in values)
+
+
+def uint32(number: int) -> bytes:
+    """Return a version, an epoch or a credential number as 4 bytes, big-endian."""
+    return number.to_bytes(4, "big")
+
+
+def uint64(number: int) -> bytes:
+    """Return a height or a time as 8 bytes, big-endian."""
+    return number.to_bytes(8, "big")
