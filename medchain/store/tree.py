@@ -27,7 +27,7 @@ from medchain.store.bucket import (
     digest_of,
     update,
 )
-from medchain.store.proof import StateProof, key_digest_of, root_of, value_digest_of, verify_state
+from medchain.store.proof import KEY_TAG, VALUE_TAG, StateProof, key_digest_of, root_of, value_digest_of, verify_state
 
 __all__ = ["BUCKETS_MAX", "BUCKETS_MIN", "StateProof", "StateTree", "TreeUpdate", "is_bucket_count", "verify_state"]
 
@@ -69,23 +69,25 @@ class StateTree:
 
     @classmethod
     def rebuild(cls, bucket_count: int, items: Iterable[tuple[bytes, bytes]]) -> StateTree:
-        """Return the tree over `items` (state key, value), whose keys are distinct. About 3 s a million items; see DESIGN.md.
+        """Return the tree over `items` (state key, value), whose keys are distinct. About 2 s a million items; see DESIGN.md.
 
         Raises InvariantBroken when a key comes twice.
         """
         tree = cls(bucket_count)
-        shift = 64 - tree._depth
-        gathered: dict[int, bytearray] = {}
-        for key, value in items:
-            key_digest = key_digest_of(key)
-            index = int.from_bytes(key_digest[:8], "big") >> shift
-            entry = key_digest + value_digest_of(value)
-            if index in gathered:
-                gathered[index] += entry
-            else:
-                gathered[index] = bytearray(entry)
+        shift = 32 - tree._depth  # the first four bytes hold the bucket's bits: at most 20
+        gathered = [bytearray() for _ in range(bucket_count)]
+        copy_key_state, copy_value_state = prefix_state(KEY_TAG).copy, prefix_state(VALUE_TAG).copy
+        for key, value in items:  # key_digest_of and value_digest_of written out: a million items come through here at every start
+            state = copy_key_state()
+            state.update(key)
+            key_digest = state.digest()
+            state = copy_value_state()
+            state.update(value)
+            gathered[int.from_bytes(key_digest[:4], "big") >> shift] += key_digest + state.digest()
         digests = [EMPTY_LEAF_DIGEST] * bucket_count
-        for index, packed in gathered.items():
+        for index, packed in enumerate(gathered):
+            if not packed:
+                continue
             bucket = _sorted_bucket(bytes(packed), tree._depth)
             packed.clear()
             tree._buckets[index] = bucket
@@ -116,12 +118,12 @@ class StateTree:
         Several previews of the same tree may be held at once; at most one of them can be adopted. Deleting an absent key and writing the
         value that is there already leave the root as it is.
         """
-        shift = 64 - self._depth
+        shift = 32 - self._depth
         by_bucket: dict[int, dict[bytes, bytes | None]] = {}
         for key, value in changes.items():
             key_digest = key_digest_of(key)
             value_digest = None if value is None else value_digest_of(value)
-            index = int.from_bytes(key_digest[:8], "big") >> shift
+            index = int.from_bytes(key_digest[:4], "big") >> shift
             if index in by_bucket:
                 by_bucket[index][key_digest] = value_digest
             else:
@@ -157,7 +159,7 @@ class StateTree:
     def prove(self, key: bytes) -> StateProof:
         """Return the proof of what the tree says about `key`: its value's digest, or that it is absent."""
         key_digest = key_digest_of(key)
-        index = int.from_bytes(key_digest[:8], "big") >> (64 - self._depth)
+        index = int.from_bytes(key_digest[:4], "big") >> (32 - self._depth)
         bucket = self._buckets[index]
         downward: list[bytes] = []
         depth = self._depth

@@ -52,7 +52,9 @@ def test_decided_block_is_found_by_height_digest_transaction(archive: BlockArchi
         store.write(staged.take_batch())
 
 
-def test_pinned_bytes_are_written_once_and_the_decision_refers_to_them(archive: BlockArchive, staged: Staged, store: MemoryKeyValue) -> None:
+def test_pinned_bytes_are_written_once_and_the_decision_refers_to_them(
+    archive: BlockArchive, staged: Staged, store: MemoryKeyValue
+) -> None:
     put(archive, 4, "four")
     archive.pin_block(5, digest("won"), b"block won")
     archive.pin_block(5, digest("lost"), b"block lost")
