@@ -216,7 +216,7 @@ def test_rotten_table_is_found_by_check_and_stops_a_read(tmp_path: Path) -> None
     store.close()
 
 
-def test_every_refusal_is_a_sentence_that_says_what_to_do() -> None:
+def test_table_of_refusals_lists_what_is_tested_here() -> None:
     assert set(REFUSALS) == {"store.missing", "store.locked", "store.damaged", "store.unusable"}
 
 
