@@ -16,6 +16,7 @@ from medchain.chain.transaction import Transaction
 from medchain.chain.validators import ValidatorSet
 from medchain.crypto.hashing import tagged_digest
 from medchain.errors import Rejected
+from medchain.ledger.emergencies import apply_due
 from medchain.ledger.execution import ORDINARY_LANE, URGENT_LANE, BlockContext, Execution
 from medchain.ledger.hospitals import founding_rows, parameters_of, validators_of
 from medchain.ledger.kinds import check_form, lane_of, read_operation, weight_of
@@ -86,6 +87,7 @@ def apply_block(view: StateView, context: BlockContext, transactions: Sequence[T
 def _apply_due(state: Overlay, context: BlockContext) -> tuple[Event, ...]:
     """Do what falls due at this block's time, bounded per block, and return its events."""
     execution = Execution(context, state, b"", due_receipt_id(context.height))
+    apply_due(execution)
     return tuple(execution.events)
 
 

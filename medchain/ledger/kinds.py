@@ -9,7 +9,7 @@ from typing import Final
 
 from medchain.chain.transaction import Operation, Transaction
 from medchain.errors import Malformed, Rejected
-from medchain.ledger import people
+from medchain.ledger import access, consents, emergencies, epochs, people, records
 from medchain.ledger.execution import ORDINARY_LANE, URGENT_LANE, Handler
 
 KINDS: Final[dict[str, type[Handler]]] = {
@@ -18,6 +18,18 @@ KINDS: Final[dict[str, type[Handler]]] = {
         people.Credential,
         people.RevokeCredential,
         people.RegisterPatient,
+        epochs.Interim,
+        records.Register,
+        records.Amend,
+        records.ConfirmCustody,
+        consents.Grant,
+        consents.Revoke,
+        access.Request,
+        access.Release,
+        access.ReadReceipt,
+        access.ReadTrail,
+        emergencies.Emergency,
+        emergencies.Review,
     )
 }
 """Operation kind → its payload class with the three questions."""

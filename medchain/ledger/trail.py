@@ -1,8 +1,8 @@
-"""Trails: for each pseudonym and each record, a running digest over everything that ever happened to it; and reading them.
+"""Trails: for each pseudonym and each record, a running digest over everything that ever happened to it.
 
 The head of a trail (count, digest) is in the state, hence under every block's state root. Whoever holds the events between two proven heads
 can check that none is missing, changed or moved: `trail_next` is the only formula, used by the rules and by clients (ledger.md, "Audit and
-provenance"). The events themselves are in the receipts. This module knows the entitlement to read a trail, and no other rule.
+provenance"). The events themselves are in the receipts. This module knows no rule.
 """
 
 from __future__ import annotations
