@@ -477,7 +477,10 @@ def _read_into(source: BinaryIO, view: memoryview) -> int:
 def _write(sink: BinaryIO, view: memoryview) -> None:
     """Write the whole view; an unbuffered sink may take it in pieces."""
     while len(view):
-        view = view[sink.write(view) :]
+        count = sink.write(view)
+        if not count:
+            raise InvariantBroken("a sink must block, and say how many bytes it took")
+        view = view[count:]
 
 
 def _leaf(sealed: bytes | memoryview) -> bytes:
