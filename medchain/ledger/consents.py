@@ -16,9 +16,10 @@ from medchain.ledger import rows
 from medchain.ledger.epochs import raise_floor
 from medchain.ledger.execution import URGENT_LANE, Execution, Handler, made_id
 from medchain.ledger.hospitals import is_hospital
+from medchain.ledger.lists import CONSENTS, append_item
 from medchain.ledger.payload import PURPOSES, as_code, as_digest, as_key, as_time_ms, as_word
 from medchain.ledger.people import clinician_of, patient_of, pseudonym_of
-from medchain.ledger.rows import decode_row, encode_row, uint64
+from medchain.ledger.rows import decode_row, encode_row
 from medchain.store.overlay import StateView
 
 CLINICIAN: Final = "clinician"
@@ -173,7 +174,7 @@ class Grant(Handler):
             pseudonym, self.grantee_kind, self.grantee, self.purpose, self.category, self.from_ms, self.until_ms, height
         )
         execution.insert(rows.CONSENT + identity, encode_row(row))
-        execution.insert(rows.CONSENT_OF + pseudonym + uint64(height) + identity, rows.INDEX)
+        append_item(execution, CONSENTS, pseudonym, identity)
         standing = _consents_with_room(state, pseudonym, self.grantee, execution.context.time_ms) or ()
         state.put(rows.CONSENT_TO + pseudonym + self.grantee, encode_row(GranteeRow((*standing, identity))))
         execution.emit(

@@ -15,6 +15,7 @@ from medchain.ledger import rows
 from medchain.ledger.access import deny
 from medchain.ledger.execution import URGENT_LANE, Execution, Handler
 from medchain.ledger.hospitals import check_hospital
+from medchain.ledger.lists import REVIEWS, append_item
 from medchain.ledger.payload import EMERGENCY, as_digest, as_word
 from medchain.ledger.permits import EMERGENCY_MS, PermitEnd, write_permit
 from medchain.ledger.records import check_record
@@ -70,6 +71,12 @@ def review_of(view: StateView, permit: bytes) -> ReviewRow | None:
     """Return the review of an emergency permit, None if the permit is none of an emergency."""
     stored = view.get(rows.REVIEW + permit)
     return None if stored is None else decode_row(ReviewRow, stored)
+
+
+def review_late_of(view: StateView, permit: bytes) -> ReviewLate | None:
+    """Return the escalation of a review that was not done in time, None if there was none."""
+    stored = view.get(rows.REVIEW_LATE + permit)
+    return None if stored is None else decode_row(ReviewLate, stored)
 
 
 def review_end_of(view: StateView, permit: bytes) -> ReviewEnd | None:
@@ -142,6 +149,7 @@ class Emergency(Handler):
             due_ms,
         )  # fmt: skip
         execution.insert(rows.REVIEW + identity, encode_row(review))
+        append_item(execution, REVIEWS, record.custodian, identity)
         state.put(_due_key(due_ms, identity), rows.INDEX)
         execution.emit(
             self.KIND,

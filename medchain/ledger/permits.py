@@ -13,9 +13,10 @@ from medchain.errors import InvariantBroken, Rejected
 from medchain.ledger import rows
 from medchain.ledger.consents import consent_end_of
 from medchain.ledger.execution import BlockContext, Execution, made_id
+from medchain.ledger.lists import PERMITS, append_item
 from medchain.ledger.people import REVOKED, ClinicianRow, clinician_of, credential_end_of, credential_standing
 from medchain.ledger.records import RecordRow
-from medchain.ledger.rows import decode_row, encode_row, uint64
+from medchain.ledger.rows import decode_row, encode_row
 from medchain.store.overlay import StateView
 
 PERMIT_MS: Final = 60 * 60 * 1000
@@ -165,5 +166,5 @@ def write_permit(
         releases_max=RELEASES_MAX,
     )
     execution.insert(rows.PERMIT + identity, encode_row(permit))
-    execution.insert(rows.PERMIT_OF + record_id + uint64(context.height) + identity, rows.INDEX)
+    append_item(execution, PERMITS, record_id, identity)
     return identity, permit

@@ -15,9 +15,10 @@ from medchain.ledger import rows
 from medchain.ledger.epochs import check_epoch
 from medchain.ledger.execution import Execution, Handler
 from medchain.ledger.hospitals import check_hospital
+from medchain.ledger.lists import RECORDS, append_item
 from medchain.ledger.payload import as_code, as_digest, as_key, as_number
 from medchain.ledger.people import check_patient, clinician_of, credential_standing, patient_of
-from medchain.ledger.rows import decode_row, encode_row, uint32, uint64
+from medchain.ledger.rows import decode_row, encode_row, uint32
 from medchain.store.overlay import StateView
 
 SIZE_CLASS_MAX: Final = 48
@@ -230,7 +231,7 @@ class Register(Handler):
         """Write the record, its first version and its place in the patient's list."""
         height = execution.context.height
         record = RecordRow(self.pseudonym, execution.sender, self.category, self.kind, 1, height)
-        execution.insert(rows.RECORD_OF + self.pseudonym + uint64(height) + self.record, rows.INDEX)
+        append_item(execution, RECORDS, self.pseudonym, self.record)
         _write_version(execution, self.KIND, self.record, record, Content.from_values(self.to_payload()[4:]))
 
 

@@ -16,20 +16,19 @@ The key ranges of all subjects stand here on one page, because no two may overla
     epoch/ pseudonym, u32 number, category                  epochs.EpochRow         once
     record/ record id                                       records.RecordRow       counts versions
     version/ record id, u32 version                         records.VersionRow      once
-    record-of/ pseudonym, u64 height, record id             nothing (an index)      once
     custody/ record id, u32 version, organisation key       records.CustodyRow      once
     consent/ consent id                                     consents.ConsentRow     once
     consent-end/ consent id                                 consents.ConsentEnd     once
-    consent-of/ pseudonym, u64 height, consent id           nothing (an index)      once
     consent-to/ pseudonym, grantee key                      consents.GranteeRow     ids that a verdict looks at
     permit/ permit id                                       permits.PermitRow       once
     permit-use/ permit id                                   permits.PermitUse       counts releases and reads
     permit-end/ permit id                                   permits.PermitEnd       once
-    permit-of/ record id, u64 height, permit id             nothing (an index)      once
     review/ permit id                                       emergencies.ReviewRow   once
     review-end/ permit id                                   emergencies.ReviewEnd   once
     review-late/ permit id                                  emergencies.ReviewLate  once
     due/ u64 time, permit id                                nothing (an index)      until done or escalated
+    list/ name, owner, u64 index                            an id (lists.py)        once
+    list-count/ name, owner                                 u64                     counts a list
     trail/ pseudonym or record id                           trail.TrailHead         with each event
 """
 
@@ -56,25 +55,24 @@ EPOCH_HEAD: Final = b"epoch-head/"
 EPOCH: Final = b"epoch/"
 RECORD: Final = b"record/"
 VERSION: Final = b"version/"
-RECORD_OF: Final = b"record-of/"
 CUSTODY: Final = b"custody/"
 CONSENT: Final = b"consent/"
 CONSENT_END: Final = b"consent-end/"
-CONSENT_OF: Final = b"consent-of/"
 CONSENT_TO: Final = b"consent-to/"
 PERMIT: Final = b"permit/"
 PERMIT_USE: Final = b"permit-use/"
 PERMIT_END: Final = b"permit-end/"
-PERMIT_OF: Final = b"permit-of/"
 REVIEW: Final = b"review/"
 REVIEW_END: Final = b"review-end/"
 REVIEW_LATE: Final = b"review-late/"
 DUE: Final = b"due/"
+LIST: Final = b"list/"
+LIST_COUNT: Final = b"list-count/"
 TRAIL: Final = b"trail/"
 
 WRITTEN_ONCE: Final = (
-    HOSPITAL, HOSPITAL_KEY, CREDENTIAL, CREDENTIAL_END, PATIENT, EPOCH, VERSION, RECORD_OF, CUSTODY, CONSENT, CONSENT_END, CONSENT_OF,
-    PERMIT, PERMIT_END, PERMIT_OF, REVIEW, REVIEW_END, REVIEW_LATE,
+    HOSPITAL, HOSPITAL_KEY, CREDENTIAL, CREDENTIAL_END, PATIENT, EPOCH, VERSION, CUSTODY, CONSENT, CONSENT_END, PERMIT, PERMIT_END,
+    REVIEW, REVIEW_END, REVIEW_LATE, LIST,
 )  # fmt: skip
 """Ranges whose rows are never overwritten and never deleted: what past verdicts are explained from."""
 
