@@ -189,7 +189,10 @@ class BuildProposal:
 
 @dataclass(frozen=True, slots=True)
 class CheckProposal:
-    """Get the block's missing bytes, check its fields against the chain and execute it; answer ProposalChecked (or nothing while missing)."""
+    """Get the block's missing bytes, check its fields against the chain and execute it.
+
+    Answer ProposalChecked, or nothing while bytes are missing.
+    """
 
     proposal: Proposal
     proposer_hint: bytes

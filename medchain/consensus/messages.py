@@ -17,7 +17,10 @@ from medchain.errors import Malformed
 
 @dataclass(frozen=True, slots=True)
 class PrePrepare:
-    """A primary's proposal for (height, view): the block by reference, its own Prepare, and for view > 0 the q view changes that justify it."""
+    """A primary's proposal for (height, view).
+
+    The block by reference, its own Prepare, and for view > 0 the q view changes that justify it.
+    """
 
     proposal: Proposal
     prepare: Vote
