@@ -1,4 +1,4 @@
-"""Building and signing transactions. Knows no operation's meaning; expiry and nonce are the caller's."""
+"""Building operations and signing transactions. Knows no operation's meaning; expiry and nonce are the caller's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import Operation, Transaction, TransactionBody
 from medchain.crypto.signing import SigningKey
+from medchain.errors import Malformed
+from medchain.ledger.execution import Handler
 
 
 def build_transaction(
@@ -19,3 +21,14 @@ def build_transaction(
     """
     body = TransactionBody(chain_id=chain_id, sender=key.public, valid_until=valid_until, operations=tuple(operations), nonce=nonce)
     return Transaction.sign(body, key, network)
+
+
+def operation_of(handler: Handler) -> Operation:
+    """Return the operation of a payload that reads back as itself, so that a wrong argument fails here and not on the chain.
+
+    Raises Malformed with the rule book's own sentence.
+    """
+    operation = handler.operation()
+    if type(handler).from_payload(operation.payload) != handler:
+        raise Malformed(f"an argument of {handler.KIND} is not of the type the rule book asks for")
+    return operation

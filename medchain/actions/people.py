@@ -1,0 +1,37 @@
+"""Operations about people: credentialing clinicians, registering patients.
+
+A key is made fresh for its one part at one hospital (ledger/people.py). Knows no chain state and no name of anybody.
+"""
+
+from __future__ import annotations
+
+from medchain.actions.transactions import operation_of
+from medchain.chain.domain import Domain
+from medchain.chain.transaction import Operation
+from medchain.crypto.keyfile import Identity, PublicIdentity
+from medchain.ledger.people import Credential, RegisterPatient, RevokeCredential, registration_bytes
+
+
+def credential_clinician(clinician: PublicIdentity, role: str, specialty: str, expires_ms: int) -> Operation:
+    """Return the operation with which a hospital credentials a clinician, or renews the credential. Sender: the hospital.
+
+    `role` and `specialty` are short codes, `expires_ms` the first millisecond at which it no longer holds. Raises Malformed.
+    """
+    return operation_of(
+        Credential(clinician.public, clinician.opening_suite, clinician.opening_public, role, specialty, expires_ms)
+    )  # fmt: skip
+
+
+def revoke_credential(clinician: bytes) -> Operation:
+    """Return the operation with which a hospital ends a clinician's credential at once. Sender: the hospital that gave it."""
+    return operation_of(RevokeCredential(clinician))
+
+
+def register_patient(network: Domain, hospital: bytes, patient: Identity) -> Operation:
+    """Return the operation that registers a patient at a hospital (its organisation key). Sender: the hospital.
+
+    The patient's key signs it here, for this hospital of this network only: proof of possession and of agreement.
+    """
+    public = patient.public_identity()
+    proof = patient.signing.sign(registration_bytes(network, hospital, public.opening_suite, public.opening_public))
+    return operation_of(RegisterPatient(public.public, public.opening_suite, public.opening_public, proof))
