@@ -28,7 +28,7 @@ class Request(Handler):
     """A clinician asks for the newest version of a record. Sender: the clinician. Permit or denial on the trails of patient and record."""
 
     KIND: ClassVar[str] = "access.request"
-    WEIGHT: ClassVar[int] = 40
+    WEIGHT: ClassVar[int] = 56
     """The verdict may look at 64 consents."""
 
     record: bytes

@@ -80,7 +80,7 @@ class Handler:
 
     KIND: ClassVar[str]
     WEIGHT: ClassVar[int]
-    """Work of executing it, in units of `block_weight_max` (about 7.5 microseconds on the reference machine)."""
+    """Work of executing it at worst, the state tree's updates included, in units of `block_weight_max` (about 7.5 microseconds)."""
     LANE: ClassVar[int] = ORDINARY_LANE
 
     def to_payload(self) -> list[Any]:

@@ -8,16 +8,24 @@ import pytest
 
 from medchain.chain.genesis import Genesis, Hospital
 from medchain.chain.parameters import Parameters
-from medchain.chain.receipt import Receipt
+from medchain.chain.receipt import Event, Receipt
 from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.crypto.sealing import SUITE_X25519
 from medchain.crypto.signing import SigningKey
+from medchain.ledger.access import Request
 from medchain.ledger.apply import Applied, BlockContext, apply_block, genesis_changes
+from medchain.ledger.consents import HOSPITAL, Grant
+from medchain.ledger.epochs import Interim
 from medchain.ledger.execution import Handler
 from medchain.ledger.people import Credential, RegisterPatient, pseudonym_of, registration_bytes
+from medchain.ledger.records import Amend, ConfirmCustody, Register
+from medchain.ledger.rows import WRITTEN_ONCE
+from medchain.ledger.trail import event_names
 
 START_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
+RECORD = sha256(b"record").digest()
+"""Id of the story's record."""
 
 
 def fixed(name: str) -> bytes:
@@ -45,6 +53,10 @@ class State:
 class World:
     """Four hospitals a to d, a state, a height and a time. `block` executes transactions and moves on."""
 
+    DAY_MS = DAY_MS
+    fixed = staticmethod(fixed)
+    key = staticmethod(key)
+
     def __init__(self) -> None:
         self.organisations = {name: key(f"{name} organisation") for name in "abcd"}
         members = [
@@ -68,7 +80,7 @@ class World:
         self.height = 0
         self.time_ms = START_MS
         self.nonce = 0
-        self.events: list[tuple[int, object]] = []
+        self.events: list[tuple[int, Event]] = []
 
     def context(self) -> BlockContext:
         """The context of the next block."""
@@ -90,6 +102,7 @@ class World:
         assert apply_block(State(before), context, transactions) == applied
         self.height, self.time_ms = context.height, context.time_ms
         for row_key, value in applied.changes.items():
+            assert not (row_key.startswith(WRITTEN_ONCE) and row_key in before), "a row that is written once was touched again"
             if value is None:
                 self.state.rows.pop(row_key, None)
             else:
@@ -145,6 +158,54 @@ class World:
         return signer, pseudonym_of(signer.public)
 
 
+
+
+def register(pseudonym: bytes, author: bytes, record: bytes = RECORD, *, epoch: int = 1, category: str = "general") -> Register:
+    return Register(
+        record, pseudonym, category, "fhir-bundle", 20, fixed("root 1"), 2, epoch, author, 202401, (), fixed("wrap 1")
+    )
+
+
+def amend(author: bytes, version: int, record: bytes = RECORD, *, epoch: int = 1) -> Amend:
+    return Amend(record, version, 21, fixed(f"root {version}"), 3, epoch, author, 202402, (fixed("token"),), fixed(f"wrap {version}"))
+
+
+class Story(World):
+    """The cast of the main story: a patient of hospital a with one record there, a clinician at b and one at c."""
+
+    RECORD = RECORD
+    register = staticmethod(register)
+    amend = staticmethod(amend)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (self.hospital(name) for name in "abcd")
+        self.lee = self.clinician("lee", "b")
+        self.kim = self.clinician("kim", "c")
+        self.ann, self.pseudonym = self.patient("ann", "a")
+        self.accepted(self.a, Interim(self.pseudonym, "general", 1, fixed("check 1")))
+        self.accepted(self.a, register(self.pseudonym, self.a.public), ConfirmCustody(RECORD, 1))
+
+    def grant(self, grantee: SigningKey | None = None, *, kind: str = HOSPITAL, days: int = 7, **other) -> bytes:
+        """A consent of the patient, by default to hospital b for treatment; returns its id."""
+        grantee = grantee or self.b
+        said = {"purpose": "TREAT", "category": "general", "from_ms": 0, "until_ms": self.time_ms + days * DAY_MS} | other
+        receipt = self.accepted(self.ann, Grant(kind, grantee.public, **said))
+        return receipt.events[0].fields[1]
+
+    def ask(self, clinician: SigningKey | None = None, purpose: str = "TREAT", *, role: str = "physician", wait_ms: int = 1000):
+        """A request; returns (permit id, "") or (None, denial code), having checked that it is on both trails."""
+        receipt = self.accepted(clinician or self.lee, Request(RECORD, purpose, role), wait_ms=wait_ms)
+        (event,) = receipt.events
+        assert event.subjects == (self.pseudonym, RECORD)
+        said = event_names(event)
+        assert said["clinician"] == (clinician or self.lee).public
+        return (said["permit"], "") if event.kind == "access.permit" else (None, said["code"])
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
 
 
 @pytest.fixture
