@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from medchain.sim.disk import Disk
 from medchain.store.keyvalue import KeyValue
 from medchain.store.leveldb import LevelDB
 from medchain.store.memory import MemoryKeyValue
@@ -25,9 +26,18 @@ class KeyValueMaker:
     """Whether opening the same directory again shows what was written."""
 
 
+_DISKS: dict[Path, Disk] = {}
+
+
+def open_simulated(path: Path) -> KeyValue:
+    """The simulated disk of this directory: it outlives the stores opened on it, as a platter does."""
+    return _DISKS.setdefault(path, Disk()).open()
+
+
 KEY_VALUE_MAKERS = [
     KeyValueMaker("memory", lambda path: MemoryKeyValue(), is_durable=False),
     KeyValueMaker("leveldb", lambda path: LevelDB(path / "store", create=True), is_durable=True),
+    KeyValueMaker("simulated disk", open_simulated, is_durable=True),
 ]
 
 

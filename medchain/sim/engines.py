@@ -1,0 +1,35 @@
+"""Building the engine that real nodes run, for a simulated process. The one file here that knows how an Engine is made."""
+
+from __future__ import annotations
+
+from medchain.chain.genesis import Genesis
+from medchain.engine.engine import Engine
+from medchain.engine.verification import Verifier
+from medchain.sim.node import EngineBuilder, EngineLike, Start
+from medchain.store.keyvalue import WriteBatch
+
+POOL_BYTES_MAX = 4 * 1024 * 1024
+"""Pools of simulated nodes: far above what a seed submits."""
+
+
+def founding_batch(genesis: Genesis) -> WriteBatch:
+    """Return what `node init` writes into an empty store."""
+    return Engine.founding_batch(genesis)
+
+
+def real_engines(genesis: Genesis) -> EngineBuilder:
+    """Return a builder of real engines that share one Verifier: equal signatures of a world are verified once, not once a node."""
+    verifier = Verifier(genesis.domain())
+
+    def build(start: Start) -> EngineLike:
+        return Engine(
+            genesis=start.genesis,
+            store=start.store,
+            consensus_key=start.key,
+            verifier=verifier,
+            challenge=start.challenge,
+            pool_bytes_max=POOL_BYTES_MAX,
+            is_store_damaged=start.is_store_damaged,
+        )
+
+    return build
