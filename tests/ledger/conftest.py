@@ -211,3 +211,9 @@ def story() -> Story:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture(scope="session")
+def make_story() -> type[Story]:
+    """For tests that need a fresh story for each example they draw."""
+    return Story
