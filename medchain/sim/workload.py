@@ -41,11 +41,26 @@ class Book:
     submitted: int = 0
     accepted: dict[bytes, Transaction] = field(default_factory=dict)
     """By transaction id: promised."""
+    accepted_by: dict[bytes, set[int]] = field(default_factory=dict)
+    """Which nodes promised it."""
     duplicates: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
     """By code."""
     wrongly_accepted: list[bytes] = field(default_factory=list)
     """Ids of transactions that had to be refused."""
+
+
+    def promise(self, node: int, transaction: Transaction) -> None:
+        """Write down that a node accepted a transaction."""
+        self.accepted[transaction.id] = transaction
+        self.accepted_by.setdefault(transaction.id, set()).add(node)
+
+    def forgive(self, node: int) -> None:
+        """A disk was destroyed, and with it what only this node had promised."""
+        for identity, nodes in self.accepted_by.items():
+            nodes.discard(node)
+            if not nodes:
+                self.accepted.pop(identity, None)
 
 
 class Workload:
@@ -85,8 +100,8 @@ class Workload:
         self._requests[self._count] = transaction
         return self._count, transaction
 
-    def answered(self, reply: Accepted | Refused) -> None:
-        """Write down what a client was told."""
+    def answered(self, node: int, reply: Accepted | Refused) -> None:
+        """Write down what a node told a client."""
         transaction = self._requests.pop(reply.request)
         if isinstance(reply, Refused):
             self.book.refusals[reply.code] = self.book.refusals.get(reply.code, 0) + 1
@@ -95,7 +110,7 @@ class Workload:
             self.book.duplicates += 1
         if transaction.id in self._bad:
             self.book.wrongly_accepted.append(transaction.id)
-        self.book.accepted[transaction.id] = transaction
+        self.book.promise(node, transaction)
 
     def _sign(self, key: SigningKey, height: int, *operations: Operation) -> Transaction:
         body = TransactionBody(

@@ -216,6 +216,7 @@ class World:
             case DiskFate.ROTTED:
                 node.disk.rot(crash.share_permille)
         self.tally.count(f"disk {crash.fate.value}")
+        self.workload.book.forgive(node.index)
         self.trace.note(self.now_us, f"disk of node {node.index} is {crash.fate.value}")
 
     def _stopped(self, node: Node, when: str, error: Exception) -> None:
@@ -398,7 +399,7 @@ class World:
             if isinstance(reply, Accepted | Refused):
                 is_accepted = isinstance(reply, Accepted)
                 self.trace.note(self.now_us, f"node {node.index} {'accepts' if is_accepted else 'refuses'} request {reply.request}")
-                self.workload.answered(reply)
+                self.workload.answered(node.index, reply)
 
     # ---- clients ------------------------------------------------------------------------------------------------------------
 

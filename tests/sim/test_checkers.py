@@ -143,7 +143,9 @@ def test_nothing_is_promised_for_a_faulty_node(trial: Any) -> None:
 # ---- roots, blocks, durability ----------------------------------------------------------------------------------------------
 
 
-def make_block(trial: Any, height: int, parent: bytes, transactions: tuple[Transaction, ...], state: MemoryKeyValue, tree: StateTree) -> Block:
+def make_block(
+    trial: Any, height: int, parent: bytes, transactions: tuple[Transaction, ...], state: MemoryKeyValue, tree: StateTree
+) -> Block:
     genesis = trial.case.genesis
     time_ms = EPOCH_MS + height
     applied = apply_block(
@@ -199,7 +201,7 @@ def test_changed_state_row_is_found(trial: Any) -> None:
 
 
 def test_header_with_roots_that_execution_does_not_give_is_found(trial: Any) -> None:
-    store, transactions, tree = chain_of_two(trial)
+    store, _, tree = chain_of_two(trial)
     false_state = MemoryKeyValue()
     false_state.write(WriteBatch(tuple(store.iterate(layout.STATE, b"s0"))))
     extra = {b"stray": b"1"}
@@ -221,7 +223,7 @@ def test_altered_block_bytes_are_found(trial: Any) -> None:
 
 
 def test_accepted_transaction_that_is_nowhere_is_found_and_an_expired_one_is_not(trial: Any) -> None:
-    store, transactions, _ = chain_of_two(trial)
+    store, _, _ = chain_of_two(trial)
     late = trial.workload.next(-49, 0)[1]
     assert late.body.valid_until == 1
     trial.panel.on_end(Ending((store,), {late.id: late}, True))
@@ -272,10 +274,10 @@ def test_accepting_a_bad_transaction_is_found(trial: Any) -> None:
     while bad is None:
         request, transaction = trial.workload.next(10, 0)
         bad = transaction if transaction.id in trial.workload._bad else None
-    trial.workload.answered(Refused(request, "some.code", "no"))
+    trial.workload.answered(0, Refused(request, "some.code", "no"))
     trial.panel.on_end(Ending((), {}, True))
     assert not trial.case.findings
     trial.workload._requests[request] = transaction
-    trial.workload.answered(Accepted(request, transaction.id, False))
+    trial.workload.answered(0, Accepted(request, transaction.id, False))
     trial.panel.on_end(Ending((), {}, True))
     assert trial.found("honesty")

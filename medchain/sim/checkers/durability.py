@@ -30,8 +30,7 @@ class Durability:
         for reply in turn.replies:
             if isinstance(reply, Accepted):
                 identity = reply.transaction_id
-                is_kept = turn.store.get(layout.pool_key(identity)) or turn.store.get(layout.transaction_key(identity))
-                if is_kept is None:
+                if turn.store.get(layout.pool_key(identity)) is None and turn.store.get(layout.transaction_key(identity)) is None:
                     self._case.find(NAME, f"node {turn.node} accepted {identity[:6].hex()} without keeping it")
 
     def on_end(self, ending: Ending) -> None:

@@ -1,0 +1,124 @@
+"""Scenarios by name: single faults placed by hand, and liars that the judges must see in a whole running network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from medchain.chain.vote import Vote
+from medchain.crypto.hashing import tagged_digest
+from medchain.engine.ready import Envelope, Event, Ready
+from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, Partition, quiet_plan
+from medchain.sim.network import links_between
+from medchain.sim.node import EngineBuilder, EngineLike, Start
+from medchain.sim.report import SeedReport
+from medchain.sim.run import run_plan
+
+pytestmark = pytest.mark.sim
+
+
+def said(report: SeedReport) -> str:
+    return "\n".join(str(violation) for violation in report.violations)
+
+
+def test_quiet_network_changes_no_view_and_decides_everything() -> None:
+    report = run_plan(quiet_plan(1))
+    assert not report.violations, said(report)
+    assert report.view_changes == 0 and report.decided == report.accepted and report.expired == 0 and report.alarms == {}
+
+
+@pytest.mark.parametrize("nodes", [4, 5, 6, 7])
+def test_heights_grow_with_f_nodes_dead_whichever_they_are(nodes: int) -> None:
+    faults = (nodes - 1) // 3
+    for first in range(nodes):
+        dead = [(first + number) % nodes for number in range(faults)]
+        plan = quiet_plan(first, nodes).with_actions(*[Crash(500, node, CrashPoint.ANYWHERE, 600_000) for node in dead])
+        report = run_plan(plan)
+        assert not report.violations, said(report)
+        assert report.heights >= 20
+
+
+@pytest.mark.parametrize("point", list(CrashPoint))
+@pytest.mark.parametrize("share", [0, 500, 1000])
+def test_crash_at_every_durability_point_of_every_node_breaks_no_promise(point: CrashPoint, share: int) -> None:
+    for node in range(4):
+        crashes = [Crash(at_ms, node, point, 40, share) for at_ms in range(400 + node, 2_800, 160)]
+        report = run_plan(quiet_plan(node).with_actions(*crashes))
+        assert not report.violations, said(report)
+        assert sum(report.crashes.values()) >= 8
+
+
+def test_quorum_lost_for_ten_minutes_and_restored_decides_within_ten_seconds_without_restart() -> None:
+    split = Partition(1_000, 600_000, "split", links_between((0, 1), (2, 3)), is_holding=False)
+    report = run_plan(quiet_plan(1, safety_ms=600_000, submit_interval_ms=5_000, tick_ms=100).with_actions(split))
+    assert not report.violations, said(report)
+    assert report.recovery_ms < 10_000
+
+
+@pytest.mark.parametrize("nodes", [4, 7])
+def test_all_nodes_lose_power_at_once_and_go_on_by_themselves(nodes: int) -> None:
+    for seed, point in enumerate((CrashPoint.ANYWHERE, CrashPoint.TORN_WRITE, CrashPoint.AFTER_WRITE, CrashPoint.BETWEEN_SENDS)):
+        crashes = [Crash(1_000, node, point, 200 + 50 * node) for node in range(nodes)]
+        report = run_plan(quiet_plan(seed, nodes).with_actions(*crashes))
+        assert not report.violations, said(report)
+        assert report.alarms == {}, "a power loss is no amnesia"
+
+
+# ---- amnesia ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fate", [DiskFate.WIPED, DiskFate.RESTORED, DiskFate.ROTTED])
+@pytest.mark.parametrize("is_marked_damaged", [False, True])
+@pytest.mark.parametrize("node", [0, 1, 2, 3])
+def test_node_that_forgot_its_votes_says_nothing_that_contradicts_them(fate: DiskFate, is_marked_damaged: bool, node: int) -> None:
+    crashes = [
+        Crash(at_ms, node, CrashPoint.AFTER_WRITE, 80, 600, fate=fate, is_marked_damaged=is_marked_damaged) for at_ms in (1_000, 1_900)
+    ]
+    for seed in range(3):
+        report = run_plan(quiet_plan(seed).with_actions(Backup(700, node), *crashes))
+        assert not report.violations, said(report)
+        assert report.faults[f"disk {fate.value}"] == 2
+
+
+# ---- liars: the judges must see ---------------------------------------------------------------------------------------------
+
+
+class DoubleVoter:
+    """Signs every prepare and commit twice, for the block and for another one."""
+
+    def __init__(self, start: Start, engine: EngineLike) -> None:
+        self._start = start
+        self._engine = engine
+
+    def handle_all(self, events: Sequence[Event]) -> Ready:
+        ready = self._engine.handle_all(events)
+        network = self._start.genesis.domain()
+        doubled: list[Envelope] = []
+        for envelope in ready.send:
+            doubled.append(envelope)
+            vote = envelope.message
+            if isinstance(vote, Vote) and vote.signer == self._start.key.public:
+                other = tagged_digest("medchain/sim/other", vote.digest)
+                doubled.append(Envelope(envelope.to, Vote.sign(network, self._start.key, vote.kind, vote.height, vote.view, other)))
+        return Ready(ready.batch, tuple(doubled), ready.replies)
+
+
+def with_liars(kind: type, liars: set[int]) -> object:
+    def wrap(builder: EngineBuilder) -> EngineBuilder:
+        return lambda start: kind(start, builder(start)) if start.node in liars else builder(start)
+
+    return wrap
+
+
+def test_double_voter_is_seen_by_the_promises_judge() -> None:
+    report = run_plan(quiet_plan(3), wrap=with_liars(DoubleVoter, {1}))  # type: ignore[arg-type]
+    assert report.violations and report.violations[0].checker == "promises"
+
+
+def test_one_double_voter_among_four_breaks_nothing_for_the_honest() -> None:
+    report = run_plan(quiet_plan(3), wrap=with_liars(DoubleVoter, {1}), faulty=frozenset({1}))  # type: ignore[arg-type]
+    assert not report.violations, said(report)
+    assert report.heights >= 20
+
+
