@@ -119,10 +119,19 @@ def certificate_of(proposal: Proposal, view: int, signers: tuple[int, ...]) -> C
 class Bench:
     """One replica of `n` at height 1 (whose view 0 is led by validator 1), and what it answers."""
 
-    def __init__(self, n: int = 4, me: int = 0, *, hard_state: tuple[HardState, ...] = (), is_voting: bool = True, suspended=()) -> None:
+    def __init__(
+        self,
+        n: int = 4,
+        me: int = 0,
+        *,
+        hard_state: tuple[HardState, ...] = (),
+        is_voting: bool = True,
+        suspended: tuple[int, ...] = (),
+        parameters: Parameters | None = None,
+    ) -> None:
         self.validators = validators_of(n, suspended)
         self.me = me
-        self.parameters = Parameters()
+        self.parameters = parameters or Parameters()
         self.replica = Replica(NETWORK, KEYS[me])
         self.now_ms = 0
         self.outputs: list[Output] = []
