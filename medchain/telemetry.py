@@ -116,6 +116,8 @@ COUNTERS: Final[dict[str, str]] = {
     "network_bans": "peers kept away for a while",
     "network_throttles": "times a peer was read more slowly because it exceeded its allowance, by reason",
     "network_requests": "bulk requests of peers, by status",
+    "rpc_calls": "calls of clients, by method",
+    "rpc_errors": "calls of clients that were answered with an error, by its JSON-RPC number",
     "log_lines_lost": "log lines that could not be written",
 }
 """Counter → what it counts. Metrics show them with the prefix `medchain_`."""
