@@ -1,0 +1,352 @@
+"""The engine: one turn of a node. Events in, one Ready out; runs to completion, touches nothing outside (house.md, "The heart").
+
+Here the parts are wired and events are dispatched; what each part does stands in its own file. The order within a turn is the order of
+the events; then what is ready to be applied, voted on or built. All writes of the turn leave in one batch, before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, assert_never
+
+from medchain.chain.certificate import Certificate
+from medchain.chain.genesis import Genesis
+from medchain.chain.transaction import Transaction
+from medchain.chain.vote import ViewChange, Vote
+from medchain.consensus.events import ViewChangeReceived, VoteReceived
+from medchain.consensus.messages import PrePrepare
+from medchain.crypto.signing import SigningKey
+from medchain.engine import decided, recovery
+from medchain.engine.admission import Admission
+from medchain.engine.agreement import Agreement
+from medchain.engine.decided import DecidedChain, Executed, HeadFacts, damaged
+from medchain.engine.executor import Executor
+from medchain.engine.gossip import LIST_ENTRIES_MAX, Gossip
+from medchain.engine.mempool import POOL_BYTES_MAX, Mempool, PoolEntry
+from medchain.engine.queries import READS, Reading
+from medchain.engine.ready import (
+    Accepted,
+    Answered,
+    BlockDecided,
+    Event,
+    PeerConnected,
+    PeerDisconnected,
+    Queried,
+    Ready,
+    Received,
+    Refused,
+    ReleaseAsked,
+    Submitted,
+    Ticked,
+    TransactionsExpired,
+)
+from medchain.engine.release import take_release
+from medchain.engine.sync import Sync
+from medchain.engine.turn import Turn
+from medchain.engine.verification import Verifier
+from medchain.errors import InvariantBroken, Malformed, Rejected, Unavailable
+from medchain.store.keyvalue import KeyValue, WriteBatch
+from medchain.store.overlay import StateView
+from medchain.store.staged import Staged
+from medchain.wire.peer import (
+    BlockSent,
+    BlockWanted,
+    PastVotesSent,
+    PastVotesWanted,
+    PeerMessage,
+    PeerStatus,
+    PoolListed,
+    RangeSent,
+    RangeWanted,
+    TransactionsOffered,
+    TransactionsWanted,
+)
+
+OVERLOAD_RETRY_MS: Final = 1_000
+"""When a client should come again after the pool had no room: some twenty blocks later at the shortest interval."""
+CATCH_UP_BLOCKS_PER_TURN: Final = 16
+"""Certified blocks applied in one turn, so that a node catching up still hears its peers and clients in between."""
+CATCH_UP_TRANSACTIONS_PER_TURN: Final = 4_000
+
+
+class Engine:
+    """A whole node minus the world."""
+
+    def __init__(
+        self,
+        *,
+        genesis: Genesis,
+        store: KeyValue,
+        consensus_key: SigningKey | None,
+        verifier: Verifier,
+        challenge: bytes,
+        pool_bytes_max: int = POOL_BYTES_MAX,
+        is_store_damaged: bool = False,
+    ) -> None:
+        """Recover from the store.
+
+        `consensus_key` None, or not in the validator set, makes an observer. `challenge`: 32 fresh random bytes of this start, for the
+        amnesia check. `is_store_damaged`: the world found and repaired damage, so votes may be missing. An empty store is founded with the
+        first turn and counts as wiped. Raises Rejected (`store.*`) when the store cannot be used.
+        """
+        self._staged = Staged(store)
+        self._turn = Turn()
+        if decided.is_empty(self._staged):
+            decided.stage_founding(genesis, self._staged)
+            recovery.mark_unconfirmed(self._staged)
+        self._chain = chain = DecidedChain(genesis, self._staged)
+        if is_store_damaged:
+            recovery.mark_unconfirmed(self._staged)
+        self._own = b"" if consensus_key is None else consensus_key.public
+        self._verifier = verifier
+        self._pool = Mempool(self._staged, pool_bytes_max)
+        self._admission = Admission(chain, self._pool, verifier)
+        self._gossip = Gossip(self._pool, self._turn)
+        self._sync = Sync(chain, self._turn)
+        executor = Executor(chain, verifier)
+        self._agreement = Agreement(
+            chain, self._staged, self._turn, verifier, executor, self._pool, self._gossip, self._sync, consensus_key, self._adopt
+        )
+        try:
+            ended = self._pool.load(chain.height, self._admission.place)
+        except Malformed as error:
+            raise damaged(error.message) from None
+        self._report_expired(ended)
+        records = self._agreement.start()
+        self._check = recovery.AmnesiaCheck(chain, self._staged, self._turn, verifier, own=self._own, challenge=challenge, records=records)
+        self._reading = Reading(chain, self._pool, self._staged, self._turn, self.status)
+
+    @staticmethod
+    def founding_batch(genesis: Genesis) -> WriteBatch:
+        """Return what `node init` writes once into an empty store: it makes it intact at height 0, so that a wiped one is recognised."""
+        return decided.founding_batch(genesis)
+
+    # ---- facts ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> HeadFacts:
+        """The newest decided block."""
+        return self._chain.head
+
+    @property
+    def state(self) -> StateView:
+        """The state after the head."""
+        return self._chain.state
+
+    @property
+    def chain(self) -> DecidedChain:
+        """The decided chain, for tests, checkers and tools; it must not be changed."""
+        return self._chain
+
+    def status(self) -> dict[str, Any]:
+        """Return what `node.status` answers (wire/methods.py), with more for operators under `agreement`."""
+        replica, head = self._agreement.replica, self._chain.head
+        return {
+            "height": head.height,
+            "digest": head.digest,
+            "time_ms": head.time_ms,
+            "state_root": head.state_root,
+            "view": replica.view,
+            "is_validator": self._chain.validators.index_of(self._own) is not None,
+            "may_vote": self._may_vote(),
+            "consensus_key": self._own or None,
+            "peers": list(self._gossip.peers),
+            "pool_transactions": len(self._pool),
+            "is_catching_up": self._sync.is_catching_up(),
+            "waits_for": self._waits_for(),
+            "best_height": self._sync.best_height(),
+            "agreement": replica.explain(),
+        }
+
+    def _waits_for(self) -> str:
+        """Return in a sentence what the node waits for; empty when it is idle or at work."""
+        needed, connected = self._chain.validators.quorum, len(self._gossip.peers)
+        if not self._check.is_passed:
+            return f"{self._check.answered()} of {self._check.needed()} other validators have told what they hold signed by this node"
+        if self._chain.height + 1 <= self._check.observer_until:
+            return f"height {self._check.observer_until}: up to there it only observes, because its store had forgotten votes"
+        if self._agreement.is_copied:
+            return "an operator: another holder of this node's key showed itself"
+        if connected + 1 < needed and self._own:
+            return f"peers: {connected} are connected, {needed - 1} are needed for a quorum"
+        return ""
+
+    def _may_vote(self) -> bool:
+        return self._chain.validators.is_voter(self._own) and self._check.may_vote() and not self._agreement.is_copied
+
+    # ---- a turn -----------------------------------------------------------------------------------------------------------------
+
+    def handle_all(self, events: Sequence[Event]) -> Ready:
+        """Take the events in order and return what the world must do.
+
+        The world writes `Ready.batch` to the store, synced, before it sends or answers anything and before the next call. Raises
+        InvariantBroken for our own bugs and for a certified block that executes otherwise here: the node must stop.
+        """
+        height = self._chain.height
+        for event in events:
+            self._take(event)
+        self._catch_up()
+        self._settle()
+        if self._chain.height != height:
+            self._sync.announce()
+            self._sync.ask()
+        sends, replies = self._turn.take()
+        return Ready(self._staged.take_batch(), sends, replies)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Ticked(monotonic_ms, wall_ms):
+                self._turn.set_time(monotonic_ms, wall_ms)
+                self._gossip.tick()
+                self._sync.tick()
+                self._check.tick(self._gossip.peers)
+                self._agreement.tick()
+            case PeerConnected(peer):
+                self._connect(peer)
+            case PeerDisconnected(peer):
+                self._gossip.disconnect(peer)
+                self._sync.disconnect(peer)
+            case Received(peer, message):
+                self._receive(peer, message)
+            case Submitted():
+                self._submit(event)
+            case Queried():
+                self._query(event)
+            case ReleaseAsked():
+                self._release(event)
+            case _:
+                assert_never(event)
+
+    def _settle(self) -> None:
+        """Let what the events made possible happen: end the amnesia check, vote or stop voting, propose."""
+        self._check.settle()
+        self._agreement.allow_voting(self._may_vote())
+        self._agreement.settle()
+
+    def _connect(self, peer: bytes) -> None:
+        """A peer is there: say where this node stands, repeat what it said about this height, ask what it remembers."""
+        if self._gossip.is_connected(peer):
+            self._gossip.disconnect(peer)
+            self._sync.disconnect(peer)
+        self._gossip.connect(peer)
+        self._sync.connect(peer)
+        for message in self._agreement.replica.own_messages():
+            self._turn.send(peer, message)
+        self._check.ask(peer)
+
+    # ---- peers ------------------------------------------------------------------------------------------------------------------
+
+    def _receive(self, peer: bytes, message: PeerMessage) -> None:
+        match message:
+            case PrePrepare() | Vote() | ViewChange():
+                self._agreement.take(peer, message)
+            case PeerStatus():
+                self._sync.take_status(peer, message)
+            case TransactionsOffered():
+                self._take_offered(peer, message.transactions)
+            case PoolListed():
+                self._take_list(peer, message)
+            case TransactionsWanted():
+                self._gossip.answer(peer, self._agreement.find_wanted(message.entries))
+            case BlockWanted():
+                self._agreement.answer_block(peer, message)
+            case BlockSent():
+                self._agreement.take_block(message)
+            case RangeWanted():
+                self._sync.answer_range(peer, message)
+            case RangeSent():
+                self._sync.take_range(peer, message)
+            case PastVotesWanted():
+                votes, view_changes = self._agreement.replica.messages_signed_by(peer)
+                self._turn.send(peer, PastVotesSent(message.challenge, self._chain.height, self._chain.certificate, votes, view_changes))
+            case PastVotesSent():
+                for statement in self._check.take(peer, message):
+                    self._agreement.feed(VoteReceived(statement) if isinstance(statement, Vote) else ViewChangeReceived(statement))
+            case _:
+                assert_never(message)
+
+    def _take_offered(self, peer: bytes, transactions: tuple[Transaction, ...]) -> None:
+        """Transactions from a peer: those that proposals wait for are used at once, and what admission lets pass is kept."""
+        self._agreement.take_transactions(transactions)
+        for transaction in transactions:
+            if transaction.id not in self._pool:
+                try:
+                    placement = self._admission.check(transaction)
+                    self._pool.add(transaction, placement, is_local=False, now_ms=self._turn.monotonic_ms)
+                except Rejected as refusal:  # most reasons depend on heights that differ between honest nodes; a forgery does not
+                    if refusal.code == "transaction.signature":
+                        self._turn.accuse(peer, "it sent a transaction with a forged signature")
+        self._gossip.confirm(peer, (transaction.id for transaction in transactions))
+
+    def _take_list(self, peer: bytes, message: PoolListed) -> None:
+        entries = message.entries[:LIST_ENTRIES_MAX]
+        missing = [entry for entry in entries if entry[0] not in self._pool and self._chain.archive.locate(entry[0]) is None]
+        self._gossip.take_list(peer, entries, missing)
+
+    # ---- clients ----------------------------------------------------------------------------------------------------------------
+
+    def _submit(self, event: Submitted) -> None:
+        """Answer a submission honestly: durable with this turn, known already, or refused with a code (node.md, "RPC")."""
+        transaction = event.transaction
+        if transaction.id in self._pool:
+            self._pool.adopt(transaction.id)
+            self._turn.reply(Accepted(event.request, transaction.id, True))
+            return
+        try:
+            placement = self._admission.check(transaction)
+            self._pool.add(transaction, placement, is_local=True, now_ms=self._turn.monotonic_ms)
+        except Rejected as refusal:
+            retry_ms = OVERLOAD_RETRY_MS if refusal.code.startswith("pool.") else 0
+            self._turn.reply(Refused(event.request, refusal.code, refusal.message, retry_ms))
+            return
+        self._gossip.forward(transaction)
+        self._turn.reply(Accepted(event.request, transaction.id, False))
+
+    def _query(self, event: Queried) -> None:
+        read = READS.get(event.method)
+        if read is None:
+            raise InvariantBroken(f"the engine serves no method {event.method}")
+        try:
+            self._turn.reply(Answered(event.request, read(self._reading, event.params)))
+        except Rejected as refusal:
+            self._turn.reply(Refused(event.request, refusal.code, refusal.message))
+        except Malformed as error:
+            self._turn.reply(Refused(event.request, error.code, error.message))
+        except Unavailable as error:
+            self._turn.reply(Refused(event.request, error.code, error.message, error.retry_after_ms))
+
+    def _release(self, event: ReleaseAsked) -> None:
+        try:
+            self._turn.reply(Answered(event.request, take_release(self._chain, self._staged, self._turn, event.permit)))
+        except Rejected as refusal:
+            self._turn.reply(Refused(event.request, refusal.code, refusal.message))
+
+    # ---- deciding ---------------------------------------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Verify and apply fetched blocks, some each turn."""
+        transactions = 0
+        for _ in range(CATCH_UP_BLOCKS_PER_TURN):
+            item = self._sync.next_block() if transactions < CATCH_UP_TRANSACTIONS_PER_TURN else None
+            if item is None:
+                return
+            peer, block, certificate = item
+            transactions += len(block.transactions)
+            if not self._agreement.take_certified(block, certificate):
+                self._sync.condemn(peer, f"it sent a block of height {block.header.height} that is not certified")
+
+    def _adopt(self, executed: Executed, certificate: Certificate) -> None:
+        """Make a certified, executed block the head: everything of it in this turn's batch."""
+        self._chain.advance(executed, certificate)
+        settled = [transaction.id for transaction in executed.block.transactions]
+        ended = self._pool.settle(settled, self._chain.height)
+        self._gossip.forget([*settled, *(entry.transaction.id for entry in ended)])
+        self._sync.saw_decision()
+        header = executed.block.header
+        self._turn.reply(BlockDecided(header.height, executed.digest, header.time_ms, executed.applied.receipts))
+        self._report_expired(ended)
+
+    def _report_expired(self, ended: Sequence[PoolEntry]) -> None:
+        expired = tuple(entry.transaction.id for entry in ended if entry.is_local)
+        if expired:
+            self._turn.reply(TransactionsExpired(expired))

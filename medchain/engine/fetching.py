@@ -1,0 +1,130 @@
+"""Getting what a proposal or a view change refers to and this node does not hold: transactions by entry, blocks by digest.
+
+Whoever proposed is asked first, then the other connected peers in turn until the height is decided. A transaction counts only with exactly
+the authentication the proposal names (protocol.md, "Nouns"); a block only with the digest asked for. This module judges nothing it gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from medchain.chain.block import Block, Proposal
+from medchain.chain.transaction import Transaction
+from medchain.engine.turn import Turn
+from medchain.wire.peer import IDS_MAX, BlockWanted, Entry, PeerMessage, TransactionsWanted
+
+RETRY_MS: Final = 250
+"""A round trip between hospitals with room to spare; then the next peer is asked."""
+PENDING_MAX: Final = 16
+"""Proposals and blocks waited for at one height: one for each view that gets as far; the oldest gives way."""
+
+
+@dataclass(slots=True)
+class _Search:
+    """Whom to ask, and when again."""
+
+    hints: tuple[bytes, ...]
+    attempts: int = 0
+    next_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """A proposal whose transactions are being collected."""
+
+    proposal: Proposal
+    found: dict[Entry, Transaction]
+    search: _Search
+    missing: dict[Entry, None] = field(default_factory=dict)
+
+
+class Fetching:
+    """Open searches of the undecided height."""
+
+    def __init__(self, turn: Turn, peers: Callable[[], Sequence[bytes]]) -> None:
+        self._turn = turn
+        self._peers = peers
+        self._gatherings: dict[bytes, _Gathering] = {}
+        self._blocks: dict[bytes, tuple[int, _Search]] = {}
+
+    def clear(self) -> None:
+        """Forget everything: the height is decided."""
+        self._gatherings.clear()
+        self._blocks.clear()
+
+    def gather(self, proposal: Proposal, hint: bytes, find: Callable[[Entry], Transaction | None]) -> Block | None:
+        """Return the whole block if `find` has all of its transactions, else ask peers for the missing ones."""
+        found: dict[Entry, Transaction] = {}
+        missing: dict[Entry, None] = {}
+        for entry in proposal.entries:
+            transaction = find(entry)
+            if transaction is None:
+                missing[entry] = None
+            else:
+                found[entry] = transaction
+        gathering = _Gathering(proposal, found, _Search((hint,)), missing)
+        if not missing:
+            return _complete(gathering)
+        self._gatherings[proposal.header.digest()] = gathering
+        _bound(self._gatherings)
+        self._ask_transactions(gathering)
+        return None
+
+    def take_transactions(self, transactions: Iterable[Transaction]) -> list[Block]:
+        """Use what arrived; return the blocks that are whole now."""
+        if not self._gatherings:
+            return []
+        for transaction in transactions:
+            for gathering in self._gatherings.values():
+                if transaction.entry in gathering.missing:
+                    del gathering.missing[transaction.entry]
+                    gathering.found[transaction.entry] = transaction
+        whole = [digest for digest, gathering in self._gatherings.items() if not gathering.missing]
+        return [_complete(self._gatherings.pop(digest)) for digest in whole]
+
+    def want_block(self, height: int, digest: bytes, hints: tuple[bytes, ...] = ()) -> None:
+        """Ask peers for a block, `hints` first."""
+        if digest not in self._blocks:
+            search = _Search(hints)
+            self._blocks[digest] = (height, search)
+            _bound(self._blocks)
+            self._ask(search, BlockWanted(height, digest))
+
+    def take_block(self, digest: bytes) -> bool:
+        """Answer whether a block with this digest was asked for; it is not any more."""
+        return self._blocks.pop(digest, None) is not None
+
+    def tick(self) -> None:
+        """Ask the next peer where the last one did not answer in time."""
+        now_ms = self._turn.monotonic_ms
+        for gathering in self._gatherings.values():
+            if now_ms >= gathering.search.next_ms:
+                self._ask_transactions(gathering)
+        for digest, (height, search) in self._blocks.items():
+            if now_ms >= search.next_ms:
+                self._ask(search, BlockWanted(height, digest))
+
+    def _ask_transactions(self, gathering: _Gathering) -> None:
+        self._ask(gathering.search, TransactionsWanted(tuple(gathering.missing)[:IDS_MAX]))
+
+    def _ask(self, search: _Search, message: PeerMessage) -> None:
+        search.next_ms = self._turn.monotonic_ms + RETRY_MS
+        peers = self._peers()
+        order = [peer for peer in search.hints if peer in peers]
+        order += [peer for peer in peers if peer not in search.hints]
+        if order:
+            self._turn.send(order[search.attempts % len(order)], message)
+            search.attempts += 1
+
+
+def _complete(gathering: _Gathering) -> Block:
+    proposal = gathering.proposal
+    transactions = tuple(gathering.found[entry] for entry in proposal.entries)
+    return Block(proposal.header, transactions, proposal.last_commit, proposal.evidence)
+
+
+def _bound(pending: dict[bytes, _Gathering] | dict[bytes, tuple[int, _Search]]) -> None:
+    while len(pending) > PENDING_MAX:
+        del pending[next(iter(pending))]

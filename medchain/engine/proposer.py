@@ -1,0 +1,77 @@
+"""Proposing: when this node is primary and has been asked for a block, when to answer and with what.
+
+In view 0 a block is built when there is work or a heartbeat is due, no sooner than the minimum interval after the last proposal; in later
+views at once, empty if need be (protocol.md, "Numbers" and "View change"). This module knows no votes.
+"""
+
+from __future__ import annotations
+
+from medchain.consensus.events import BuildProposal
+from medchain.engine.admission import room_for_transactions
+from medchain.engine.decided import DecidedChain, Executed
+from medchain.engine.executor import Executor
+from medchain.engine.mempool import BlockRoom, Mempool
+from medchain.engine.turn import Turn
+
+
+class Proposer:
+    """Holds the open request for a block and the times that decide when it is met."""
+
+    def __init__(self, chain: DecidedChain, pool: Mempool, executor: Executor, turn: Turn, own: bytes) -> None:
+        self._chain = chain
+        self._pool = pool
+        self._executor = executor
+        self._turn = turn
+        self._own = own
+        self._asked: BuildProposal | None = None
+        self._last_proposal_ms: int | None = None
+        self._last_decision_ms: int | None = None
+
+    def ask(self, request: BuildProposal) -> None:
+        """Take over a request; a newer one replaces it."""
+        self._asked = request
+
+    def saw_proposal(self) -> None:
+        """Note that a proposal appeared, by this node or another: the interval runs from here."""
+        self._last_proposal_ms = self._turn.monotonic_ms if self._turn.is_timed else None
+
+    def saw_decision(self) -> None:
+        """Note that a block was decided: the heartbeat runs from here, and a request for the old height is void."""
+        self._last_decision_ms = self._turn.monotonic_ms if self._turn.is_timed else None
+        self._asked = None
+
+    def is_heartbeat_due(self) -> bool:
+        """Answer whether nothing was decided for a heartbeat's time, counted from the first tick after a start.
+
+        By the monotonic clock: a wall clock that is wrong on one node must not make it propose or wait for blocks all the time.
+        """
+        if not self._turn.is_timed:
+            return False
+        if self._last_decision_ms is None:
+            self._last_decision_ms = self._turn.monotonic_ms
+        return self._turn.monotonic_ms - self._last_decision_ms >= self._chain.parameters.heartbeat_ms
+
+    def build(self, height: int, view: int) -> Executed | None:
+        """Return the block asked for if its moment has come; (height, view) is where agreement stands now."""
+        request = self._asked
+        if request is None or not self._turn.is_timed:
+            return None
+        if (request.height, request.view) != (height, view):
+            self._asked = None
+            return None
+        if not request.is_urgent and not self._is_time():
+            return None
+        self._asked = None
+        self.saw_proposal()
+        time_ms = max(self._chain.header.time_ms + 1, self._turn.wall_ms)
+        return self._executor.build(view, time_ms, self._own, self._pool.select(self._room()))
+
+    def _is_time(self) -> bool:
+        if not len(self._pool) and not self.is_heartbeat_due():
+            return False
+        last = self._last_proposal_ms
+        return last is None or self._turn.monotonic_ms - last >= self._chain.parameters.block_interval_min_ms
+
+    def _room(self) -> BlockRoom:
+        parameters = self._chain.parameters
+        return BlockRoom(room_for_transactions(parameters), parameters.block_transactions_max, parameters.block_weight_max)

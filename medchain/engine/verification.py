@@ -1,0 +1,126 @@
+"""Signature checks with a memory: what was found valid once is not computed again.
+
+A transaction's signature is met at admission, in the proposal and perhaps while catching up; a vote is resent every second. Only positive
+answers are remembered, under everything that was checked (key, message, signature), so a forged authentication never rides on a
+remembered id (lessons.md). The world may call the same verifier from worker threads before an event enters the inbox (house.md); this
+module knows no thread, it only never iterates over what another thread may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from medchain.chain.domain import Domain
+from medchain.chain.transaction import Transaction
+from medchain.chain.validators import ValidatorSet
+from medchain.chain.vote import ViewChange, Vote
+from medchain.consensus.messages import PrePrepare
+from medchain.crypto.signing import verify_many
+from medchain.engine.ready import Event, Received, Submitted
+from medchain.errors import Malformed
+from medchain.wire.peer import BlockSent, PastVotesSent, PeerMessage, RangeSent, TransactionsOffered
+
+Item = tuple[bytes, bytes, bytes]
+"""(public key, message, signature)."""
+_Verifications = Callable[[Domain, ValidatorSet], list[Item]]
+
+REMEMBERED_MAX: Final = 200_000
+"""About 60 MB of remembered checks: the pool and the blocks of several minutes."""
+
+
+class Verifier:
+    """Checks signatures, remembering the valid ones in two generations of which the older is dropped whole."""
+
+    __slots__ = ("_generation_max", "_newer", "_older", "network")
+
+    def __init__(self, network: Domain, remembered_max: int = REMEMBERED_MAX) -> None:
+        self.network = network
+        self._generation_max = max(1, remembered_max // 2)
+        self._newer: dict[bytes, bool] = {}
+        self._older: dict[bytes, bool] = {}
+
+    def check_all(self, items: Sequence[Item]) -> list[bool]:
+        """Return for each item whether libsodium accepts it; equal checks of the recent past are not repeated."""
+        keys = [public + signature + message for public, message, signature in items]
+        unknown = [index for index, key in enumerate(keys) if key not in self._newer and key not in self._older]
+        answers = [True] * len(items)
+        if unknown:
+            for index, is_valid in zip(unknown, verify_many([items[index] for index in unknown]), strict=True):
+                answers[index] = is_valid
+                if is_valid:  # then key and signature have their fixed lengths, so the joined bytes mean one check only
+                    self._remember(keys[index])
+        return answers
+
+    def is_valid(self, item: Item) -> bool:
+        """Answer for one item."""
+        return self.check_all((item,))[0]
+
+    def _remember(self, key: bytes) -> None:
+        self._newer[key] = True
+        if len(self._newer) > self._generation_max:
+            self._older, self._newer = self._newer, {}
+
+
+def verifications_of(event: Event, network: Domain, validators: ValidatorSet | None = None) -> list[Item]:
+    """Return the signature checks that handling `event` will need, for warming a verifier beforehand.
+
+    Certificates and prepared proofs name their signers by index, so they are included only when `validators` (the set of the present
+    height) is given. What is malformed is left to the engine.
+    """
+    match event:
+        case Submitted():
+            return [event.transaction.verification(network)]
+        case Received():
+            return _of_message(event.message, network, validators)
+        case _:
+            return []
+
+
+def _of_message(message: PeerMessage, network: Domain, validators: ValidatorSet | None) -> list[Item]:
+    match message:
+        case Vote():
+            return [message.verification(network)]
+        case ViewChange():
+            return view_change_verifications(message, network, validators)
+        case PrePrepare():
+            items = [message.prepare.verification(network)]
+            for change in message.view_changes:
+                items += view_change_verifications(change, network, validators)
+            return items
+        case TransactionsOffered():
+            return _of_transactions(message.transactions, network)
+        case BlockSent():
+            return _of_transactions(message.block.transactions, network)
+        case RangeSent():
+            items = []
+            for block, certificate in message.blocks:
+                items += _of_transactions(block.transactions, network)
+                if validators is not None:
+                    items += _quietly(certificate.verifications, network, validators)
+            return items
+        case PastVotesSent():
+            return [vote.verification(network) for vote in message.votes] + [
+                change.verification(network) for change in message.view_changes
+            ]
+        case _:
+            return []
+
+
+def view_change_verifications(change: ViewChange, network: Domain, validators: ValidatorSet | None) -> list[Item]:
+    """Return the checks of a view change; those of its attached proof too when the set is known and the proof has its form."""
+    items = [change.verification(network)]
+    if change.proof is not None and validators is not None:
+        items += _quietly(change.proof.verifications, network, validators)
+    return items
+
+
+def _of_transactions(transactions: Sequence[Transaction], network: Domain) -> list[Item]:
+    return [transaction.verification(network) for transaction in transactions]
+
+
+def _quietly(verifications: _Verifications, network: Domain, validators: ValidatorSet) -> list[Item]:
+    try:
+        return verifications(network, validators)
+    except Malformed:
+        return []  # the engine meets the same error and names the peer

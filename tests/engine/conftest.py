@@ -1,0 +1,262 @@
+"""A small deterministic cluster of whole engines: memory stores, a queue of encoded messages, ticks by hand. No part is a mock."""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import sha256
+
+import pytest
+
+from medchain.chain.genesis import Genesis, Hospital
+from medchain.chain.parameters import Parameters
+from medchain.chain.transaction import Transaction, TransactionBody
+from medchain.crypto.sealing import SUITE_X25519
+from medchain.crypto.signing import SigningKey
+from medchain.engine.engine import Engine
+from medchain.engine.ready import Answered, PeerConnected, PeerDisconnected, Queried, Ready, Received, Refused, ReleaseAsked, Submitted, Ticked
+from medchain.engine.verification import Verifier
+from medchain.ledger.people import Credential, RegisterPatient, registration_bytes
+from medchain.store.memory import MemoryKeyValue
+from medchain.wire.peer import decode_message, encode_message
+
+START_MS = 1_800_000_000_000
+TICK_MS = 20
+
+
+def fixed(name: str) -> bytes:
+    return sha256(name.encode()).digest()
+
+
+def key(name: str) -> SigningKey:
+    return SigningKey(fixed("key " + name))
+
+
+def make_genesis(count: int = 4, chain_id: str = "test", **parameters: int) -> Genesis:
+    settings = {"state_buckets": 64, "heartbeat_ms": 30_000, "expiry_window_blocks": 50} | parameters
+    hospitals = [
+        Hospital(
+            name=f"Hospital {index}",
+            role="validator",
+            consensus_key=key(f"{index} consensus").public,
+            officer_key=key(f"{index} officer").public,
+            organisation_key=key(f"{index} organisation").public,
+            opening_suite=SUITE_X25519,
+            opening_key=fixed(f"{index} opening"),
+            certificate=b"certificate of %d" % index,
+            endpoints=(f"h{index}.example:7000",),
+        )
+        for index in range(count)
+    ]
+    hospitals.sort(key=lambda hospital: hospital.consensus_key)
+    return Genesis(chain_id, START_MS, Parameters(**settings), tuple(hospitals))
+
+
+class Node:
+    """One engine with its store, as a process would hold them."""
+
+    def __init__(self, cluster: Cluster, index: int, store: MemoryKeyValue) -> None:
+        self.cluster = cluster
+        self.index = index
+        self.key = key(f"{index} consensus")
+        self.store = store
+        self.engine: Engine | None = None
+        self.replies: list = []
+        self.starts = 0
+        self.offset_ms = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self.engine is not None
+
+    def start(self, **options) -> None:
+        """Begin a process on what the store holds; every living node connects both ways."""
+        self.starts += 1
+        self.offset_ms = self.cluster.now_ms
+        self.engine = Engine(
+            genesis=self.cluster.genesis,
+            store=self.store,
+            consensus_key=self.key,
+            verifier=Verifier(self.cluster.genesis.domain()),
+            challenge=fixed(f"challenge {self.index} {self.starts}"),
+            **options,
+        )
+
+    def handle(self, *events) -> Ready:
+        ready = self.engine.handle_all(events)
+        self.store.write(ready.batch)
+        self.replies += ready.replies
+        for envelope in ready.send:
+            data = encode_message(envelope.message)
+            for other in self.cluster.nodes:
+                if other is not self and envelope.to in (None, other.key.public):
+                    self.cluster.carry(self, other, data)
+        return ready
+
+    def tick(self) -> Ready:
+        now_ms = self.cluster.now_ms
+        return self.handle(Ticked(now_ms - self.offset_ms, START_MS + now_ms))
+
+    def replies_of(self, kind: type) -> list:
+        return [reply for reply in self.replies if isinstance(reply, kind)]
+
+    def ask(self, method: str, **params):
+        """Answer a read, or return its Refused."""
+        self.replies.clear()
+        self.handle(Queried(1, method, params))
+        reply = next(reply for reply in self.replies if isinstance(reply, Answered | Refused))
+        return reply.result if isinstance(reply, Answered) else reply
+
+    def ask_release(self, permit: bytes):
+        self.replies.clear()
+        self.handle(ReleaseAsked(1, permit))
+        return next(reply for reply in self.replies if isinstance(reply, Answered | Refused))
+
+    @property
+    def height(self) -> int:
+        return self.engine.head.height
+
+
+class Cluster:
+    """Nodes, links and time."""
+
+    def __init__(self, count: int = 4, **parameters: int) -> None:
+        self.genesis = make_genesis(count, **parameters)
+        self.network = self.genesis.domain()
+        self.now_ms = 0
+        self.queue: deque[tuple[Node, Node, bytes]] = deque()
+        self.drop = lambda source, target, message: False
+        self.sent: list = []
+        self.nodes = [Node(self, index, MemoryKeyValue()) for index in range(count)]
+        self.links: set[tuple[int, int]] = set()
+        self._nonce = 0
+        for node in self.nodes:
+            node.store.write(Engine.founding_batch(self.genesis))
+            node.start()
+        for node in self.nodes:
+            for other in self.nodes:
+                if node.index < other.index:
+                    self.connect(node, other)
+
+    # ---- links and processes ----
+
+    def connect(self, one: Node, other: Node) -> None:
+        self.links |= {(one.index, other.index), (other.index, one.index)}
+        one.handle(PeerConnected(other.key.public))
+        other.handle(PeerConnected(one.key.public))
+
+    def disconnect(self, one: Node, other: Node) -> None:
+        self.links -= {(one.index, other.index), (other.index, one.index)}
+        for node, peer in ((one, other), (other, one)):
+            if node.is_alive:
+                node.handle(PeerDisconnected(peer.key.public))
+
+    def kill(self, node: Node) -> None:
+        node.engine = None
+        for other in self.nodes:
+            if (node.index, other.index) in self.links:
+                self.disconnect(node, other)
+        self.queue = deque(item for item in self.queue if node not in item[:2])
+
+    def restart(self, node: Node, **options) -> None:
+        if node.is_alive:
+            self.kill(node)
+        node.start(**options)
+        for other in self.nodes:
+            if other is not node and other.is_alive:
+                self.connect(node, other)
+
+    def carry(self, source: Node, target: Node, data: bytes) -> None:
+        message = decode_message(data)
+        if (source.index, target.index) in self.links and not self.drop(source, target, message):
+            self.sent.append((source.index, target.index, message, len(data)))
+            self.queue.append((source, target, data))
+
+    # ---- time ----
+
+    def deliver(self, steps: int = 100_000) -> None:
+        while self.queue and steps:
+            steps -= 1
+            source, target, data = self.queue.popleft()
+            if target.is_alive and (source.index, target.index) in self.links:
+                target.handle(Received(source.key.public, decode_message(data)))
+
+    def tick(self) -> None:
+        self.now_ms += TICK_MS
+        for node in self.nodes:
+            if node.is_alive:
+                node.tick()
+        self.deliver()
+
+    def run(self, milliseconds: int) -> None:
+        for _ in range(milliseconds // TICK_MS):
+            self.tick()
+
+    def run_until(self, condition, milliseconds: int = 20_000) -> None:
+        for _ in range(milliseconds // TICK_MS):
+            if condition():
+                return
+            self.tick()
+        assert condition(), [node.engine.status()["agreement"] if node.is_alive else None for node in self.nodes]
+
+    def warm(self) -> None:
+        """Let every node pass its amnesia check."""
+        self.run_until(lambda: all(node.engine.status()["may_vote"] for node in self.living))
+
+    @property
+    def living(self) -> list[Node]:
+        return [node for node in self.nodes if node.is_alive]
+
+    def check_agreement(self) -> None:
+        """No two nodes decided different blocks, and equal heights have equal roots."""
+        for height in range(1, max(node.height for node in self.living) + 1):
+            digests = {node.engine.chain.archive.digest_of(height) for node in self.living} - {None}
+            assert len(digests) <= 1, height
+        roots = {(node.height, node.engine.head.state_root) for node in self.living}
+        assert len(roots) == len({height for height, _ in roots})
+
+    # ---- clients ----
+
+    def sign(self, sender: SigningKey, *handlers, valid_until: int | None = None, chain_id: str | None = None, network=None) -> Transaction:
+        self._nonce += 1
+        body = TransactionBody(
+            chain_id=chain_id or self.genesis.chain_id,
+            sender=sender.public,
+            valid_until=valid_until if valid_until is not None else max(node.height for node in self.living) + 40,
+            operations=tuple(handler.operation() for handler in handlers),
+            nonce=self._nonce.to_bytes(8, "big"),
+        )
+        return Transaction.sign(body, sender, network or self.network)
+
+    def credential(self, hospital: int = 0, name: str = "lee", role: str = "physician", **options) -> Transaction:
+        payload = Credential(key(name).public, SUITE_X25519, fixed(name + " opening"), role, "general", START_MS * 2)
+        return self.sign(key(f"{hospital} organisation"), payload, **options)
+
+    def patient(self, hospital: int = 0, name: str = "wang", **options) -> Transaction:
+        organisation, patient = key(f"{hospital} organisation"), key(name)
+        opening = fixed(name + " opening")
+        proof = patient.sign(registration_bytes(self.network, organisation.public, SUITE_X25519, opening))
+        return self.sign(organisation, RegisterPatient(patient.public, SUITE_X25519, opening, proof), **options)
+
+    def submit(self, node: Node, transaction: Transaction):
+        """Hand in a transaction and return the node's answer."""
+        before = len(node.replies)
+        node.handle(Submitted(7, transaction))
+        return node.replies[before]
+
+    def settle(self, node: Node, transaction: Transaction, milliseconds: int = 20_000) -> None:
+        """Hand in a transaction and run until every living node has decided it."""
+        self.submit(node, transaction)
+        self.run_until(lambda: self.is_decided(transaction), milliseconds)
+
+    def is_decided(self, transaction: Transaction) -> bool:
+        return all(node.engine.chain.archive.locate(transaction.id) is not None for node in self.living)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def make_cluster():
+    return Cluster
