@@ -12,13 +12,13 @@ import os
 import re
 import secrets
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from medchain.chain import limits
 from medchain.chain.genesis import Genesis, Hospital
@@ -121,6 +121,8 @@ class OpenedHome:
     hospital: Hospital
     keys: Keys
     store: LevelDB
+    passphrase: str | None
+    """Opens the TLS key; None when the key files are unprotected."""
 
 
 # ---- making a folder --------------------------------------------------------------------------------------------------------
@@ -174,6 +176,12 @@ def found_store(home: NodeHome, genesis: Genesis) -> None:
         store.close()
 
 
+def describe(hospital: Hospital) -> dict[str, Any]:
+    """Return a hospital as its object in the genesis document, for JSON."""
+    described: dict[str, Any] = {field.name: getattr(hospital, field.name) for field in fields(hospital)}
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in described.items()}
+
+
 def own_row(home: NodeHome, name: str, role: str, officer_key: bytes, endpoints: Sequence[str]) -> Hospital:
     """Return what the genesis document will say of this node, from the public parts of its files."""
     consensus, organisation = load_public(home.consensus_key_file), load_public(home.organisation_key_file)
@@ -216,8 +224,8 @@ def _usable(path: Path) -> Iterator[None]:
 # ---- opening a folder -------------------------------------------------------------------------------------------------------
 
 
-def open_home(home: NodeHome, passphrase: str | None, *, may_be_empty: bool = False) -> OpenedHome:
-    """Check the folder, lock its store, unlock its keys.
+def open_home(home: NodeHome, passphrase: Callable[[], str], *, may_be_empty: bool = False) -> OpenedHome:
+    """Check the folder, lock its store, unlock its keys; `passphrase` is asked for only when the key files are protected.
 
     `may_be_empty` begins with an empty store when there is none: for a hospital whose disk was lost; it votes once the others have
     confirmed what it signed before (protocol.md, "Amnesia"). Raises Rejected (config.*, store.*, home.*, keyfile.*) and Malformed.
@@ -226,11 +234,9 @@ def open_home(home: NodeHome, passphrase: str | None, *, may_be_empty: bool = Fa
     store = _open_store(home, may_be_empty)
     try:
         genesis = load_genesis(home.genesis_file)
-        hospital = _check_membership(home, genesis)
-        keys = _open_keys(home, passphrase)
-        if keys.organisation.signing.public != hospital.organisation_key:
-            raise _other_keys(home.organisation_key_file)
-        return OpenedHome(home, settings, genesis, hospital, keys, store)
+        hospital = check_membership(home, genesis)
+        keys, secret = _open_keys(home, passphrase)
+        return OpenedHome(home, settings, genesis, hospital, keys, store, secret)
     except BaseException:
         store.close()
         raise
@@ -264,27 +270,38 @@ def _open_store(home: NodeHome, may_be_empty: bool) -> LevelDB:
         ) from None
 
 
-def _check_membership(home: NodeHome, genesis: Genesis) -> Hospital:
-    """Return the hospital of this folder's consensus key, its certificate checked."""
-    consensus = load_public(home.consensus_key_file).public
-    hospital = next((hospital for hospital in genesis.hospitals if hospital.consensus_key == consensus), None)
+def check_membership(home: NodeHome, genesis: Genesis) -> Hospital:
+    """Return the hospital of this folder's keys as `genesis` names it, from their public parts.
+
+    Raises Rejected: home.not-a-member, home.other-keys, home.incomplete, keyfile.*; Malformed.
+    """
+    consensus, organisation = load_public(home.consensus_key_file), load_public(home.organisation_key_file)
+    hospital = next((hospital for hospital in genesis.hospitals if hospital.consensus_key == consensus.public), None)
     if hospital is None:
         raise Rejected(
             "home.not-a-member",
-            f"The consensus key in {home.consensus_key_file} is not in {home.genesis_file}: put the right document or key file there.",
+            f"The consensus key in {home.consensus_key_file} is not in the genesis document: put the right document or key file there.",
         )
     if _load_certificate(home.tls_certificate_file) != hospital.certificate:
         raise _other_keys(home.tls_certificate_file)
+    opening = (organisation.opening_suite, organisation.opening_public)
+    if organisation.public != hospital.organisation_key or opening != (hospital.opening_suite, hospital.opening_key):
+        raise _other_keys(home.organisation_key_file)
     return hospital
 
 
-def _open_keys(home: NodeHome, passphrase: str | None) -> Keys:
+def _open_keys(home: NodeHome, passphrase: Callable[[], str]) -> tuple[Keys, str | None]:
     """Unlock both key files side by side: each costs a tenth of a second of scrypt, outside the interpreter lock."""
+    files = (home.consensus_key_file, home.organisation_key_file)
+    secret: str | None = None
+    try:
+        return Keys(*(load_identity(file, None) for file in files)), None
+    except Rejected as refusal:
+        if refusal.code != "keyfile.locked":
+            raise
+        secret = passphrase()
     with ThreadPoolExecutor(2) as threads:
-        consensus, organisation = threads.map(
-            lambda file: load_identity(file, passphrase), (home.consensus_key_file, home.organisation_key_file)
-        )
-    return Keys(consensus, organisation)
+        return Keys(*threads.map(lambda file: load_identity(file, secret), files)), secret
 
 
 def _load_certificate(path: Path) -> bytes:

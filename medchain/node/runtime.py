@@ -117,6 +117,8 @@ class Runtime:
         self._connected: dict[bytes, int] = {}
         self._waker: asyncio.Future[None] | None = None
         self._cold_waker: asyncio.Future[None] | None = None
+        self._emptied: asyncio.Future[None] | None = None
+        self._failure: Exception | None = None
         self._is_stopping = False
         self._ticked_ms = 0
         self._active_ms = 0
@@ -146,6 +148,13 @@ class Runtime:
             self._take_in(event)
         return True
 
+    async def room(self) -> None:
+        """Wait while the inbox is more than half full: whoever reads from peers stops reading meanwhile."""
+        while len(self._inbox) + len(self._cold) > self._pace.inbox_events_max // 2 and not self._is_stopping:
+            if self._emptied is None or self._emptied.done():
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
+
     def _has_room(self, event: Event) -> bool:
         if self._is_stopping:
             return False
@@ -169,12 +178,15 @@ class Runtime:
                 await self._turn(await self._drain(), threads)
                 if warmer.done():
                     await warmer
+            if self._failure is not None:
+                raise self._failure
         except MedchainError:
             raise
         except Exception as error:
             raise InvariantBroken(f"the loop of the node failed ({type(error).__name__} in {_place(error)})") from error
         finally:
             self._is_stopping = True
+            self._emptied = _woken(self._emptied)
             warmer.cancel()
             await asyncio.gather(warmer, return_exceptions=True)
             threads.shutdown(wait=True)
@@ -183,6 +195,15 @@ class Runtime:
         """End the loop after the present turn; what waits in the inbox was promised to nobody."""
         self._is_stopping = True
         self._waker = _woken(self._waker)
+
+    def fail(self, error: Exception) -> None:
+        """End the loop because another part of the node met a bug of ours; `run` then raises it."""
+        self._failure = self._failure or error
+        self.stop()
+
+    def idle_ms(self) -> int:
+        """Return how long ago the loop last looked at the clock."""
+        return self._clock.monotonic_ms() - self._ticked_ms
 
     async def _turn(self, events: list[Event], threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -221,6 +242,7 @@ class Runtime:
             events.append(tick)
         while self._inbox and len(events) < TURN_EVENTS_MAX:
             events.append(self._inbox.popleft())
+        self._emptied = _woken(self._emptied)
         return events
 
     def _wake(self) -> None:

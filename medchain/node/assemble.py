@@ -1,0 +1,263 @@
+"""One hospital's node, put together: the only module that knows every adapter.
+
+Starts from the inside out (store, keys, engine, loop, peers, clients, custodian) and stops the other way round. What each part does stands
+in its own file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Final, TextIO, TypeVar
+
+from medchain import __version__, telemetry
+from medchain.engine.engine import Engine
+from medchain.engine.ready import BlockDecided, Event
+from medchain.engine.verification import Verifier
+from medchain.errors import InvariantBroken, MedchainError
+from medchain.network.peers import PeerNetwork
+from medchain.node import home as homes
+from medchain.node.clock import Clock
+from medchain.node.desk import Desk
+from medchain.node.home import NodeHome, OpenedHome
+from medchain.node.pidfile import PidFile
+from medchain.node.recorder import Recorder
+from medchain.node.runtime import Pace, Runtime
+from medchain.rpc.limits import RpcLimits
+from medchain.rpc.server import RpcServer
+from medchain.telemetry import PROCESS_COUNTERS, log_event
+
+Part = TypeVar("Part")
+
+CHALLENGE_BYTES: Final = 32
+LOOP_ALIVE_MS: Final = 2_000
+"""A loop that has not turned for so long is not ready: it turns at least ten times a second."""
+
+
+class Node:
+    """A node in the folder `home`. `start` and `stop` once each, or `run_until_stopped`."""
+
+    def __init__(self, home: NodeHome, passphrase: Callable[[], str], *, may_be_empty: bool = False) -> None:
+        """`passphrase` is asked for after the store is locked; `may_be_empty`: see home.open_home."""
+        self._home = home
+        self._passphrase = passphrase
+        self._may_be_empty = may_be_empty
+        self._stack = AsyncExitStack()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._clock = Clock()
+        self._engine: Engine | None = None
+        self._opened: OpenedHome | None = None
+        self._runtime: Runtime | None = None
+        self._network: PeerNetwork | None = None
+        self._rpc: RpcServer | None = None
+
+    # ---- facts ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def height(self) -> int:
+        """Height of the newest decided block."""
+        return _made(self._engine).head.height
+
+    @property
+    def rpc_url(self) -> str:
+        """Where clients find the node once it has started."""
+        return _made(self._rpc).url
+
+    # ---- start and stop ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start everything. Raises a typed error with a sentence; then nothing is left running or locked."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        opened = self._opened = await asyncio.to_thread(homes.open_home, self._home, self._passphrase, may_be_empty=self._may_be_empty)
+        stack = self._stack
+        stack.callback(opened.store.close)
+        pid_file = PidFile(self._home.pid_file)
+        pid_file.hold()
+        stack.callback(pid_file.release)
+        self._begin_log(opened)
+        log_event("node.starting", version=__version__)
+        verifier = Verifier(opened.genesis.domain())
+        engine = self._engine = await asyncio.to_thread(
+            Engine,
+            genesis=opened.genesis,
+            store=opened.store,
+            consensus_key=opened.keys.consensus.signing,
+            verifier=verifier,
+            challenge=secrets.token_bytes(CHALLENGE_BYTES),
+            pool_bytes_max=opened.config.runtime_pool_bytes_max,
+        )
+        recorder = self._make_recorder(opened)
+        desk = Desk(self._post, accuse=self._accuse, alarm=_tell_alarm, decided=_tell_decided)
+        runtime = self._runtime = self._make_runtime(opened, engine, verifier, desk)
+        network = self._network = self._make_network(opened, recorder)
+        rpc = self._rpc = self._make_rpc(opened, desk, recorder)
+        self._loop_task = asyncio.create_task(runtime.run(), name="the loop")
+        stack.push_async_callback(self._stop_loop)
+        await network.start()
+        stack.push_async_callback(network.stop)
+        await rpc.start()
+        stack.push_async_callback(rpc.stop)
+        stack.callback(desk.close)
+        gc.collect()
+        gc.freeze()  # what lives from the start lives to the end: the collector need not look at it again (figures.md)
+        log_event("node.started", height=engine.head.height)
+
+    async def stop(self) -> None:
+        """Stop everything in good order. Raises InvariantBroken when the loop had failed."""
+        log_event("node.stopping")
+        await self._stack.aclose()
+        log_event("node.stopped", height=self.height)
+        telemetry.configure(None)
+
+    async def run_until_stopped(self) -> None:
+        """Start, run until SIGTERM, SIGINT or a failure of the loop, and stop. Raises what a start or the loop raises."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        starting = asyncio.ensure_future(self.start())
+        waiting = asyncio.ensure_future(asked.wait())
+        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+            return
+        try:
+            starting.result()
+            await asyncio.wait((waiting, _made(self._loop_task)), return_when=asyncio.FIRST_COMPLETED)
+        except MedchainError as error:
+            log_event("node.failed", level="error", kind=type(error).__name__, sentence=str(error))
+            raise
+        finally:
+            waiting.cancel()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Stop; when it was the loop that failed, say so in the log and raise its error."""
+        task = _made(self._loop_task)
+        failure = task.exception() if task.done() and not task.cancelled() else None
+        if failure is not None:
+            log_event("node.failed", level="error", kind=type(failure).__name__, sentence=str(failure))
+        await self.stop()
+        if failure is not None:
+            raise failure
+
+    async def _stop_loop(self) -> None:
+        task = _made(self._loop_task)
+        _made(self._runtime).stop()
+        await asyncio.gather(task, return_exceptions=True)
+
+    # ---- parts ---------------------------------------------------------------------------------------------------------------
+
+    def _begin_log(self, opened: OpenedHome) -> None:
+        """Send events to node.log, and in readable form to a terminal when one watches."""
+        stream: TextIO = sys.stderr if sys.stderr.isatty() else self._home.log_file.open("a", encoding="utf-8", buffering=1)
+        if stream is not sys.stderr:
+            self._stack.callback(stream.close)
+        number = opened.genesis.hospitals.index(opened.hospital)
+        telemetry.configure(stream, level=opened.config.log_level, node=number)
+
+    def _make_recorder(self, opened: OpenedHome) -> Recorder | None:
+        directory = opened.config.debug_record_traffic_directory
+        if directory is None:
+            return None
+        recorder = Recorder(directory)
+        self._stack.callback(recorder.close)
+        return recorder
+
+    def _make_runtime(self, opened: OpenedHome, engine: Engine, verifier: Verifier, desk: Desk) -> Runtime:
+        config = opened.config
+        return Runtime(
+            core=engine,
+            disk=opened.store,
+            verifier=verifier,
+            network=opened.genesis.domain(),
+            send=lambda envelopes: _made(self._network).send(envelopes),
+            answer=desk.answer,
+            clock=self._clock,
+            pace=Pace(
+                tick_ms=config.runtime_tick_ms,
+                idle_tick_ms=config.runtime_idle_tick_ms,
+                inbox_events_max=config.runtime_inbox_events_max,
+                verifying_threads=config.runtime_verifying_threads,
+            ),
+        )
+
+    def _make_network(self, opened: OpenedHome, recorder: Recorder | None) -> PeerNetwork:
+        return PeerNetwork(
+            genesis=opened.genesis,
+            network=opened.genesis.domain(),
+            consensus_key=opened.keys.consensus.signing,
+            certificate_path=self._home.tls_certificate_file,
+            key_path=self._home.tls_key_file,
+            passphrase=opened.passphrase,
+            listen=opened.config.peers_listen,
+            deliver=self._deliver,
+            height=lambda: self.height,
+            tap=None if recorder is None else recorder.peer_frame,
+            counters=PROCESS_COUNTERS,
+            room=lambda: _made(self._runtime).room(),
+            failed=lambda error: _made(self._runtime).fail(error),
+        )
+
+    def _make_rpc(self, opened: OpenedHome, desk: Desk, recorder: Recorder | None) -> RpcServer:
+        return RpcServer(
+            listen=opened.config.rpc_listen,
+            call=desk.call,
+            health=self._health,
+            tap=None if recorder is None else recorder.rpc_body,
+            limits=RpcLimits(in_flight_max=opened.config.rpc_in_flight_max),
+        )
+
+    # ---- joints --------------------------------------------------------------------------------------------------------------
+
+    def _post(self, event: Event) -> bool:
+        return _made(self._runtime).post(event)
+
+    def _deliver(self, event: Event) -> None:
+        """Take an event from a peer; one that finds no room is dropped and counted, the peer sends again what matters."""
+        self._post(event)
+
+    def _accuse(self, peer: bytes, reason: str) -> None:
+        _made(self._network).accuse(peer, reason)
+
+    def _health(self) -> Mapping[str, bool]:
+        """Return what `/readyz` checks, by name; an idle chain is no fault (lessons.md: WeBASE-Front #891)."""
+        opened, engine, network = _made(self._opened), _made(self._engine), _made(self._network)
+        status = engine.status()
+        validators = opened.genesis.validators()
+        loop_task = _made(self._loop_task)
+        return {
+            "loop": not loop_task.done() and _made(self._runtime).idle_ms() < LOOP_ALIVE_MS,
+            "peers": len(network.connected) + 1 >= validators.quorum,
+            "height": not status["is_catching_up"],
+            "voting": bool(status["may_vote"]) or not status["is_validator"],
+            "disk": shutil.disk_usage(self._home.data_folder).free >= opened.config.vault_disk_free_bytes_min,
+        }
+
+
+def _made(part: Part | None) -> Part:
+    """Return a part that the start has made."""
+    if part is None:
+        raise InvariantBroken("a part of the node was used before it started")
+    return part
+
+
+def _tell_alarm(code: str, message: str) -> None:
+    log_event("node.alarm", level="error", code=code, sentence=message)
+
+
+def _tell_decided(block: BlockDecided) -> None:
+    log_event("chain.decided", level="debug", height=block.height, digest=block.digest.hex(), count=len(block.receipts))
