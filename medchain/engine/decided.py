@@ -16,11 +16,11 @@ from medchain.chain.limits import PROTOCOL_VERSION
 from medchain.chain.receipt import Receipt, encode_receipts, receipts_root
 from medchain.chain.transaction import transactions_root
 from medchain.chain.validators import ValidatorSet
-from medchain.errors import InvariantBroken, Malformed, Rejected
+from medchain.errors import InvariantBroken, Malformed, Rejected, Unavailable
 from medchain.ledger.apply import Applied, genesis_changes, parameters_of, validators_of
 from medchain.store import layout
 from medchain.store.archive import BlockArchive
-from medchain.store.history import History, history_append_ops, load_history
+from medchain.store.history import History, HistoryNodes, history_append_ops, load_history, verify_history
 from medchain.store.keyvalue import WriteBatch, prefix_end
 from medchain.store.memory import MemoryKeyValue
 from medchain.store.overlay import StoredState
@@ -79,7 +79,7 @@ class DecidedChain:
         _check_origin(staged, genesis)
         try:
             self._load()
-        except (Malformed, InvariantBroken) as error:
+        except (Malformed, InvariantBroken, Unavailable) as error:
             raise damaged(error.message) from None
 
     def _load(self) -> None:
@@ -102,13 +102,24 @@ class DecidedChain:
         if head_validators is None:
             raise damaged("the validators of the newest block are missing")
         self.head_validators = head_validators
+        if self.certificate is not None:
+            if self.certificate.digest != head.digest:
+                raise damaged("the certificate of the newest block is another block's")
+            self.certificate.check(self.network, head_validators)
         self.history = load_history(self._staged)
-        if self.history.count != head.height + 1:
-            raise damaged("the history of headers has another length than the chain")
+        self._check_history()
         items = self.state.iterate(b"")
         self.tree = StateTree.rebuild(self.genesis.parameters.state_buckets, items)
         if self.tree.root != self.header.state_root:
             raise damaged("the state is not the one that the newest block leads to")
+
+    def _check_history(self) -> None:
+        """Raise unless the stored history is that of the newest header, with that header's digest at its end."""
+        height, nodes = self.header.height, HistoryNodes(self._staged)
+        path = nodes.prove(height, height + 1)
+        is_own = self.history.count == height + 1 and nodes.root_at(height) == self.header.history_root
+        if not is_own or not verify_history(self.history.root, height + 1, height, self.digest, path):
+            raise damaged("the history of headers is not that of the newest block")
 
     @property
     def height(self) -> int:
@@ -123,7 +134,12 @@ class DecidedChain:
     def validator_set(self, digest: bytes) -> ValidatorSet | None:
         """Return the set with this digest if it was ever in force here."""
         stored = self._staged.get(_set_key(digest))
-        return None if stored is None else ValidatorSet.decode(stored)
+        if stored is None:
+            return None
+        validators = ValidatorSet.decode(stored)
+        if validators.digest() != digest:
+            raise Malformed("a validator set in the store is another than its key says")
+        return validators
 
     def header_of(self, height: int) -> Header | None:
         """Return the header of a decided block, None when it is not kept here."""

@@ -109,12 +109,19 @@ class Engine:
         )
         try:
             ended = self._pool.load(chain.height, self._admission.place)
+            self._check_pool()
         except Malformed as error:
             raise damaged(error.message) from None
         self._report_expired(ended)
         records = self._agreement.start()
         self._check = recovery.AmnesiaCheck(chain, self._staged, self._turn, verifier, own=self._own, challenge=challenge, records=records)
         self._reading = Reading(chain, self._pool, self._staged, self._turn, self.status)
+
+    def _check_pool(self) -> None:
+        """Raise Malformed unless every entry found on disk is signed: one rotten entry would spoil every block proposed here."""
+        network = self._chain.network
+        if not all(self._verifier.check_all([entry.transaction.verification(network) for entry in self._pool.entries()])):
+            raise Malformed("the signature of a pool entry does not hold")
 
     @staticmethod
     def founding_batch(genesis: Genesis) -> WriteBatch:

@@ -253,8 +253,7 @@ def _index(params: Params) -> int:
         return 0
     if len(after) != 8:
         raise Malformed("the cursor is not one of this list")
-    index: int = int.from_bytes(after, "big")
-    return index
+    return int.from_bytes(after, "big")
 
 
 def _cursor(index: int | None) -> bytes | None:

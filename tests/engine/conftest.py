@@ -243,13 +243,25 @@ class Cluster:
         node.handle(Submitted(7, transaction))
         return node.replies[before]
 
-    def settle(self, node: Node, transaction: Transaction, milliseconds: int = 20_000) -> None:
-        """Hand in a transaction and run until every living node has decided it."""
+    def settle(self, node: Node, transaction: Transaction, milliseconds: int = 20_000, among: list[Node] | None = None) -> None:
+        """Hand in a transaction and run until every living node (or those named) has decided it."""
         self.submit(node, transaction)
-        self.run_until(lambda: self.is_decided(transaction), milliseconds)
+        self.run_until(lambda: self.is_decided(transaction, among), milliseconds)
 
-    def is_decided(self, transaction: Transaction) -> bool:
-        return all(node.engine.chain.archive.locate(transaction.id) is not None for node in self.living)
+    def is_decided(self, transaction: Transaction, among: list[Node] | None = None) -> bool:
+        return all(node.engine.chain.archive.locate(transaction.id) is not None for node in among or self.living)
+
+
+@pytest.fixture
+def signer():
+    """Name → signing key of the little world, as in `key("0 organisation")`."""
+    return key
+
+
+@pytest.fixture
+def other_genesis() -> Genesis:
+    """Another network of the same name and hospitals."""
+    return make_genesis(heartbeat_ms=29_999)
 
 
 @pytest.fixture

@@ -2,7 +2,45 @@
 
 from __future__ import annotations
 
-from medchain.engine.ready import Accepted, BlockDecided
+import pytest
+
+from medchain import codec
+from medchain.chain.certificate import Certificate
+from medchain.chain.transaction import Operation, Transaction, TransactionBody
+from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
+from medchain.consensus.messages import PrePrepare
+from medchain.crypto.sealing import SUITE_X25519
+from medchain.engine.engine import Engine
+from medchain.engine.ready import (
+    Accepted,
+    Alarm,
+    BlockDecided,
+    PeerAccused,
+    Ready,
+    Received,
+    Refused,
+    Submitted,
+    TransactionsExpired,
+)
+from medchain.engine.verification import Verifier
+from medchain.errors import Rejected
+from medchain.ledger.people import Credential
+from medchain.store import layout
+from medchain.store.memory import MemoryKeyValue
+from medchain.wire.peer import BlockSent, BlockWanted, PoolListed, RangeSent, TransactionsOffered, TransactionsWanted
+
+
+def refused(answer, code: str) -> bool:
+    return isinstance(answer, Refused) and answer.code == code and answer.message
+
+
+def primary_of(cluster):
+    """The node that leads the present height and view, as its own replica sees it."""
+    leader = cluster.living[0].engine._agreement.replica.primary_key()
+    return next(node for node in cluster.nodes if node.key.public == leader)
+
+
+# ---- deciding -------------------------------------------------------------------------------------------------------------------
 
 
 def test_four_engines_decide_a_transaction_and_agree_on_the_state(cluster):
@@ -16,3 +54,577 @@ def test_four_engines_decide_a_transaction_and_agree_on_the_state(cluster):
     assert [receipt.transaction_id for receipt in decided[-1].receipts] == [transaction.id]
     assert decided[-1].receipts[0].is_accepted
     assert cluster.nodes[1].ask("tx.status", id=transaction.id)["status"] == "decided"
+
+
+@pytest.mark.parametrize("count", [4, 5, 7])
+def test_networks_of_several_sizes_decide_many_transactions(make_cluster, count):
+    cluster = make_cluster(count)
+    cluster.warm()
+    transactions = [cluster.patient(index % count, f"patient {index}") for index in range(60)]
+    for index, transaction in enumerate(transactions):
+        cluster.submit(cluster.nodes[index % count], transaction)
+        if index % 7 == 0:
+            cluster.tick()
+    cluster.run_until(lambda: all(cluster.is_decided(transaction) for transaction in transactions))
+    cluster.check_agreement()
+    assert all(node.engine.status()["view"] == 0 for node in cluster.nodes)
+    assert all(len(node.engine._pool) == 0 for node in cluster.nodes)
+
+
+def test_nothing_is_sent_before_the_turn_that_promises_it_is_written(cluster):
+    """A Ready that sends a vote also writes it: durable before said (protocol.md)."""
+    cluster.warm()
+    promised: list[tuple[bytes, bool]] = []
+    for node in cluster.nodes:
+        original = node.handle
+
+        def watch(*events, node=node, original=original):
+            ready = original(*events)
+            for envelope in ready.send:
+                message = envelope.message
+                vote = message.prepare if isinstance(message, PrePrepare) else message
+                if isinstance(vote, Vote) and vote.signer == node.key.public:
+                    prefix = layout.hard_state_key(vote.height, b"a", bytes((vote.kind,)) + layout.uint64(vote.view))
+                    promised.append((vote.signature, node.store.get(prefix) is not None or node.height >= vote.height))
+            return ready
+
+        node.handle = watch
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    assert len(promised) >= 8
+    assert all(is_written for _, is_written in promised)
+
+
+def test_an_idle_network_decides_an_empty_block_each_heartbeat(make_cluster):
+    cluster = make_cluster(heartbeat_ms=1_000)
+    cluster.warm()
+    cluster.run(5_000)
+    cluster.check_agreement()
+    assert all(3 <= node.height <= 6 for node in cluster.nodes)
+    assert all(node.engine.status()["view"] == 0 for node in cluster.nodes)
+
+
+def test_blocks_keep_their_distance(make_cluster):
+    cluster = make_cluster(block_interval_min_ms=500)
+    cluster.warm()
+    transactions = [cluster.patient(0, f"patient {index}") for index in range(20)]
+    for transaction in transactions:
+        cluster.submit(cluster.nodes[0], transaction)
+        cluster.run(100)
+    cluster.run_until(lambda: all(cluster.is_decided(transaction) for transaction in transactions))
+    chain = cluster.nodes[0].engine.chain
+    times = [chain.header_of(height).time_ms for height in range(1, chain.height + 1)]
+    assert all(later - earlier >= 480 for earlier, later in zip(times, times[1:], strict=False))
+
+
+# ---- faults ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dead", range(4))
+def test_one_dead_hospital_stops_nobody(cluster, dead):
+    cluster.warm()
+    cluster.kill(cluster.nodes[dead])
+    for round_number in range(5):
+        cluster.settle(cluster.living[round_number % 3], cluster.patient(0, f"patient {round_number}"))
+    cluster.check_agreement()
+
+
+def test_a_dead_primary_is_replaced_and_returns_by_catching_up(cluster):
+    cluster.warm()
+    primary = primary_of(cluster)
+    cluster.kill(primary)
+    transaction = cluster.credential()
+    cluster.settle(cluster.living[0], transaction)
+    block = cluster.living[0].engine.chain.block_of(1)
+    assert block.header.view >= 1
+    cluster.restart(primary)
+    cluster.run_until(lambda: primary.height == cluster.nodes[0].height or primary.height == max(n.height for n in cluster.living))
+    cluster.settle(primary, cluster.credential(name="kim"))
+    cluster.check_agreement()
+
+
+def test_two_dead_stop_the_chain_and_one_coming_back_lets_it_go_on(cluster):
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    height = cluster.nodes[0].height
+    cluster.kill(cluster.nodes[2])
+    cluster.kill(cluster.nodes[3])
+    transaction = cluster.credential(name="kim")
+    cluster.submit(cluster.nodes[0], transaction)
+    cluster.run(15_000)
+    assert [node.height for node in cluster.living] == [height, height]
+    cluster.restart(cluster.nodes[2])
+    cluster.run_until(lambda: cluster.is_decided(transaction), 30_000)
+    cluster.check_agreement()
+
+
+def test_a_lagging_node_catches_up_over_many_blocks(cluster):
+    cluster.warm()
+    lagging = cluster.nodes[3]
+    for other in cluster.nodes[:3]:
+        cluster.disconnect(lagging, other)
+    for index in range(90):
+        cluster.settle(cluster.nodes[index % 3], cluster.patient(0, f"patient {index}"), among=cluster.nodes[:3])
+    assert lagging.height == 0
+    for other in cluster.nodes[:3]:
+        cluster.connect(lagging, other)
+    cluster.run_until(lambda: lagging.height == cluster.nodes[0].height, 5_000)
+    cluster.check_agreement()
+    cluster.settle(lagging, cluster.credential())
+
+
+def test_messages_lost_at_random_delay_but_do_not_stop(cluster):
+    cluster.warm()
+    counter = [0]
+
+    def drop(source, target, message):
+        counter[0] += 1
+        return counter[0] * 7919 % 10 < 3
+
+    cluster.drop = drop
+    for index in range(10):
+        cluster.settle(cluster.nodes[index % 4], cluster.patient(0, f"patient {index}"), 120_000)
+    cluster.drop = lambda *_: False
+    cluster.run(3_000)
+    cluster.check_agreement()
+
+
+def test_a_partition_heals(cluster):
+    cluster.warm()
+    for left in cluster.nodes[:2]:
+        for right in cluster.nodes[2:]:
+            cluster.disconnect(left, right)
+    transactions = [cluster.credential(name="lee"), cluster.credential(1, name="kim")]
+    cluster.submit(cluster.nodes[0], transactions[0])
+    cluster.submit(cluster.nodes[3], transactions[1])
+    cluster.run(20_000)
+    assert {node.height for node in cluster.nodes} == {0}
+    for left in cluster.nodes[:2]:
+        for right in cluster.nodes[2:]:
+            cluster.connect(left, right)
+    cluster.run_until(lambda: all(cluster.is_decided(transaction) for transaction in transactions), 30_000)
+    cluster.check_agreement()
+
+
+# ---- restarting -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("victim", range(4))
+def test_restart_after_every_durable_write_of_a_block_never_promises_twice(make_cluster, victim):
+    """Whenever a node dies after a write, it returns from what was written, and the network decides the same block everywhere."""
+    point = 0
+    while True:
+        cluster = make_cluster()
+        cluster.warm()
+        node = cluster.nodes[victim]
+        signed: dict[tuple, bytes] = {}
+        writes = [0]
+        original = node.handle
+
+        def watch(*events, node=node, original=original, writes=writes, signed=signed, cluster=cluster):
+            if not node.is_alive:
+                return Ready()
+            ready = original(*events)
+            for envelope in ready.send:
+                message = envelope.message
+                vote = message.prepare if isinstance(message, PrePrepare) else message
+                if isinstance(vote, Vote | ViewChange) and vote.signer == node.key.public:
+                    kind = vote.kind if isinstance(vote, Vote) else 0
+                    assert signed.setdefault((kind, vote.height, vote.view), vote.digest) == vote.digest
+            if ready.batch:
+                writes[0] += 1
+                if writes[0] == point + 1:
+                    cluster.kill(node)
+            return ready
+
+        transactions = [cluster.credential(), cluster.credential(1, name="kim")]
+        node.handle = watch
+        cluster.submit(node, transactions[0])
+        if node.is_alive:
+            cluster.submit(cluster.nodes[(victim + 1) % 4], transactions[1])
+        for _ in range(200):
+            if not node.is_alive or writes[0] > 12:
+                break
+            cluster.tick()
+        if node.is_alive:
+            break
+        cluster.run(200)
+        cluster.restart(node)
+        cluster.run_until(lambda cluster=cluster, first=transactions[0]: cluster.is_decided(first), 30_000)
+        cluster.settle(cluster.nodes[victim], cluster.credential(2, name="park"), 30_000)
+        cluster.check_agreement()
+        point += 1
+    assert point >= 4
+
+
+def test_restart_of_everybody_at_once_goes_on_without_help(cluster):
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    transaction = cluster.credential(name="kim")
+    cluster.submit(cluster.nodes[1], transaction)
+    for node in cluster.nodes:
+        cluster.kill(node)
+    for node in cluster.nodes:
+        cluster.restart(node)
+    cluster.run_until(lambda: cluster.is_decided(transaction))
+    cluster.check_agreement()
+
+
+def test_an_accepted_transaction_survives_the_kill_of_the_only_node_that_holds_it(cluster):
+    cluster.warm()
+    node = cluster.nodes[2]
+    for other in cluster.nodes:
+        if other is not node:
+            cluster.disconnect(node, other)
+    transaction = cluster.credential()
+    assert isinstance(cluster.submit(node, transaction), Accepted)
+    cluster.kill(node)
+    cluster.run(1_000)
+    cluster.restart(node)
+    cluster.run_until(lambda: cluster.is_decided(transaction))
+
+
+def test_a_restart_finds_head_state_pool_and_indexes_as_they_were(cluster):
+    cluster.warm()
+    transaction = cluster.patient()
+    cluster.settle(cluster.nodes[0], transaction)
+    node = cluster.nodes[0]
+    head, peaks = node.engine.head, node.engine.chain.history.root
+    again = Engine(
+        genesis=cluster.genesis, store=node.store, consensus_key=node.key, verifier=Verifier(cluster.network), challenge=bytes(32)
+    )
+    assert again.head == head
+    assert again.chain.history.root == peaks
+    assert again.chain.archive.locate(transaction.id) == (head.height, 0)
+    assert again.chain.certificate == node.engine.chain.certificate
+
+
+# ---- what clients may do --------------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_handed_in_twice_is_one_transaction(cluster):
+    cluster.warm()
+    transaction = cluster.credential()
+    assert cluster.submit(cluster.nodes[0], transaction) == Accepted(7, transaction.id, False)
+    assert cluster.submit(cluster.nodes[0], transaction) == Accepted(7, transaction.id, True)
+    cluster.run_until(lambda: cluster.is_decided(transaction))
+    assert refused(cluster.submit(cluster.nodes[0], transaction), "transaction.decided")
+    assert refused(cluster.submit(cluster.nodes[3], transaction), "transaction.decided")
+
+
+def test_expired_and_far_transactions_are_refused_by_code(cluster):
+    cluster.warm()
+    node = cluster.nodes[0]
+    assert refused(cluster.submit(node, cluster.credential(valid_until=0)), "transaction.expired")
+    assert isinstance(cluster.submit(node, cluster.credential(valid_until=51)), Accepted)
+    assert refused(cluster.submit(node, cluster.credential(valid_until=52)), "transaction.too-far")
+
+
+def test_forged_foreign_and_unknown_transactions_are_refused_by_code_and_change_nothing(cluster, signer, other_genesis):
+    cluster.warm()
+    node = cluster.nodes[0]
+    good = cluster.credential()
+    payload = Credential(signer("lee").public, SUITE_X25519, bytes(32), "physician", "general", 2**40)
+    hospital = signer("0 organisation")
+    unsound = TransactionBody(cluster.genesis.chain_id, hospital.public, 40, (Operation("people.credential", [1]),), bytes(8))
+    wrong = {
+        "transaction.signature": Transaction.decode(codec.encode([good.body_bytes, [1, bytes(64)]])),
+        "transaction.other-network": cluster.credential(chain_id="elsewhere"),
+        "transaction.sender-unknown": cluster.sign(signer("stranger"), payload),
+        "operation.malformed": Transaction.sign(unsound, hospital, cluster.network),
+    }
+    before = list(node.store.iterate(b"", b"\xff" * 8))
+    for code, transaction in wrong.items():
+        assert refused(cluster.submit(node, transaction), code), code
+    replayed = cluster.sign(hospital, payload, network=other_genesis.domain())
+    assert refused(cluster.submit(node, replayed), "transaction.signature")
+    assert list(node.store.iterate(b"", b"\xff" * 8)) == before
+    cluster.run(2_000)
+    assert {node.height for node in cluster.nodes} == {0}
+
+
+def test_a_transaction_nobody_includes_ends_as_expired_and_its_submitter_is_told(cluster):
+    cluster.warm()
+    node = cluster.nodes[3]
+    for other in cluster.nodes[:3]:
+        cluster.disconnect(node, other)
+    transaction = cluster.credential(name="kim", valid_until=2)
+    assert isinstance(cluster.submit(node, transaction), Accepted)
+    for index in range(3):
+        cluster.settle(cluster.nodes[0], cluster.patient(0, f"patient {index}"), among=cluster.nodes[:3])
+    for other in cluster.nodes[:3]:
+        cluster.connect(node, other)
+    cluster.run_until(lambda: node.height == cluster.nodes[0].height)
+    assert node.replies_of(TransactionsExpired) == [TransactionsExpired((transaction.id,))]
+    assert node.ask("tx.status", id=transaction.id)["status"] == "expired"
+    assert node.store.get(layout.pool_key(transaction.id)) is None
+
+
+# ---- what peers may do ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_proposed_transaction_that_a_backup_lacks_is_fetched(cluster):
+    cluster.warm()
+    primary = primary_of(cluster)
+    cluster.drop = lambda source, target, message: isinstance(message, TransactionsOffered) and not fetched
+    fetched: list[bool] = []
+    original = cluster.drop
+
+    def drop(source, target, message):
+        if isinstance(message, TransactionsWanted):
+            fetched.append(True)
+        return original(source, target, message)
+
+    cluster.drop = drop
+    cluster.settle(primary, cluster.credential(), 3_000)
+    assert fetched
+    assert all(node.engine.status()["view"] == 0 for node in cluster.nodes)
+
+
+def test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_proposed_one(cluster):
+    """Ed25519 signatures by an honest signer are unique; a second valid one stands for the batch signatures to come."""
+    cluster.warm()
+    primary = primary_of(cluster)
+    backup = next(node for node in cluster.nodes if node is not primary)
+    transaction = cluster.credential()
+    twin = Transaction.decode(codec.encode([transaction.body_bytes, [1, bytes(64)]]))
+    assert (twin.id, twin.authentication_digest != transaction.authentication_digest) == (transaction.id, True)
+    placement = backup.engine._admission.place(transaction)
+    backup.engine._pool.add(twin, placement, is_local=False, now_ms=0)
+    wanted: list[TransactionsWanted] = []
+
+    def watch(source, target, message):
+        if isinstance(message, TransactionsWanted) and source is backup:
+            wanted.append(message)
+        return False
+
+    cluster.drop = watch
+    cluster.settle(primary, transaction, 5_000)
+    assert wanted[0].entries == (transaction.entry,)
+    assert backup.engine.chain.block_of(1).transactions[0].entry == transaction.entry
+
+
+def test_a_transaction_known_only_to_one_node_reaches_the_others_by_their_lists(cluster):
+    cluster.warm()
+    lost = [True]
+    cluster.drop = lambda source, target, message: isinstance(message, TransactionsOffered) and lost[0]
+    node = next(node for node in cluster.nodes if node is not primary_of(cluster))
+    transaction = cluster.credential()
+    cluster.submit(node, transaction)
+    cluster.run(40)
+    lost[0] = False
+    cluster.run_until(lambda: cluster.is_decided(transaction), 5_000)
+    assert any(isinstance(message, PoolListed) for _, _, message, _ in cluster.sent)
+
+
+def test_forwarding_sends_each_transaction_about_once_to_each_peer(cluster):
+    """Bytes of gossip are measured: no flooding (lessons.md: cometbft #1058)."""
+    cluster.warm()
+    transactions = [cluster.patient(0, f"patient {index}") for index in range(100)]
+    for transaction in transactions:
+        cluster.submit(cluster.nodes[0], transaction)
+    cluster.run_until(lambda: all(cluster.is_decided(transaction) for transaction in transactions))
+    offered = sum(len(message.transactions) for _, _, message, _ in cluster.sent if isinstance(message, TransactionsOffered))
+    assert 300 <= offered <= 310
+
+
+def test_a_forged_vote_is_named_and_counts_for_nothing(cluster):
+    cluster.warm()
+    node, liar, victim = cluster.nodes[0], cluster.nodes[1], cluster.nodes[2]
+    vote = Vote(COMMIT, 1, 0, bytes(32), victim.key.public, bytes(64))
+    ready = node.handle(Received(liar.key.public, vote))
+    assert [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)] == [liar.key.public]
+    change = ViewChange(1, 9, None, None, victim.key.public, bytes(64))
+    ready = node.handle(Received(liar.key.public, change))
+    assert [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)] == [liar.key.public]
+    assert not ready.batch
+
+
+def test_a_view_change_without_its_proof_is_named(cluster):
+    cluster.warm()
+    node, liar = cluster.nodes[0], cluster.nodes[1]
+    message = ViewChange.message(cluster.network, 1, 3, 2, bytes(32))
+    change = ViewChange(1, 3, 2, bytes(32), liar.key.public, liar.key.sign(message))
+    ready = node.handle(Received(liar.key.public, change))
+    assert any(isinstance(reply, PeerAccused) and "proof" in reply.reason for reply in ready.replies)
+
+
+def test_a_huge_view_number_by_one_liar_does_nothing(cluster):
+    cluster.warm()
+    liar = cluster.nodes[1]
+    change = ViewChange.sign(cluster.network, liar.key, 1, 2**31, None)
+    for node in cluster.nodes:
+        if node is not liar:
+            node.handle(Received(liar.key.public, change))
+    cluster.settle(cluster.nodes[0], cluster.credential(), 5_000)
+
+
+def test_a_liar_in_sync_is_named_and_another_peer_is_asked(cluster):
+    cluster.warm()
+    for index in range(5):
+        cluster.settle(cluster.nodes[0], cluster.patient(0, f"patient {index}"))
+    lagging, liar = cluster.nodes[3], cluster.nodes[0]
+    cluster.kill(lagging)
+    lagging.store = MemoryKeyValue()
+    lagging.store.write(Engine.founding_batch(cluster.genesis))
+    forged = []
+    for height in (1, 2):
+        block = liar.engine.chain.block_of(height)
+        real = liar.engine.chain.certificate_of(height)
+        forged.append((block, Certificate(height, real.view, real.digest, tuple((index, bytes(64)) for index, _ in real.commits))))
+    cluster.drop = lambda source, target, message: isinstance(message, RangeSent) and source is liar
+    cluster.restart(lagging)
+    ready = lagging.handle(Received(liar.key.public, RangeSent(tuple(forged))))
+    assert [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)] == [liar.key.public]
+    assert lagging.height == 0
+    cluster.run_until(lambda: lagging.height == liar.height, 5_000)
+    cluster.check_agreement()
+
+
+def test_a_decided_height_is_answered_with_its_block(cluster):
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    cluster.run(1_000)
+    node, peer = cluster.nodes[0], cluster.nodes[1]
+    late = Vote.sign(cluster.network, peer.key, PREPARE, 1, 5, bytes(32))
+    sent = node.handle(Received(peer.key.public, late)).send
+    assert [type(envelope.message) for envelope in sent] == [RangeSent]
+    assert sent[0].message.blocks[0][0].header.height == 1
+    assert node.handle(Received(peer.key.public, late)).send == ()
+
+
+def test_a_pinned_block_is_served_until_its_height_is_decided(cluster):
+    cluster.warm()
+    primary = primary_of(cluster)
+    cluster.drop = lambda source, target, message: isinstance(message, Vote)
+    cluster.submit(primary, cluster.credential())
+    cluster.run(200)
+    backup = next(node for node in cluster.nodes if node is not primary)
+    (digest,) = backup.engine.chain.archive.pinned(1)
+    cluster.kill(backup)
+    cluster.restart(backup)
+    sent = backup.handle(Received(primary.key.public, BlockWanted(1, digest))).send
+    assert [envelope.message.block.header.digest() for envelope in sent if isinstance(envelope.message, BlockSent)] == [digest]
+
+
+def test_a_network_in_view_change_proposes_the_prepared_block_again(cluster):
+    """Commits are lost until the primary dies: the block everybody prepared must be the one decided, byte for byte."""
+    cluster.warm()
+    primary = primary_of(cluster)
+    cluster.drop = lambda source, target, message: isinstance(message, Vote) and message.kind == COMMIT
+    transaction = cluster.credential()
+    cluster.submit(primary, transaction)
+    cluster.run(300)
+    (digest,) = cluster.living[0].engine.chain.archive.pinned(1)
+    cluster.kill(primary)
+    cluster.drop = lambda source, target, message: False
+    cluster.run_until(lambda: cluster.is_decided(transaction), 30_000)
+    chain = cluster.living[0].engine.chain
+    assert chain.archive.digest_of(1) == digest
+    assert chain.certificate_of(1).view >= 0
+    cluster.check_agreement()
+
+
+def test_equivocation_is_kept_as_evidence_and_named(cluster):
+    cluster.warm()
+    node, liar = cluster.nodes[0], cluster.nodes[1]
+    for digest in (b"1" * 32, b"2" * 32):
+        ready = node.handle(Received(liar.key.public, Vote.sign(cluster.network, liar.key, PREPARE, 1, 0, digest)))
+    assert any(isinstance(reply, PeerAccused) and reply.peer == liar.key.public for reply in ready.replies)
+    assert any(key.startswith(layout.EVIDENCE) for key, _ in ready.batch.operations)
+
+
+def test_the_same_events_give_the_same_ready(cluster):
+    """Returned values, not callbacks: a run replays from its events (house.md)."""
+    twin = type(cluster)()
+    for one in (cluster, twin):
+        one.warm()
+        one.submit(one.nodes[0], one.credential())
+        one.run(500)
+    assert [node.replies for node in cluster.nodes] == [node.replies for node in twin.nodes]
+    assert cluster.sent == twin.sent
+
+
+# ---- stores ---------------------------------------------------------------------------------------------------------------------
+
+
+def start(cluster, store: MemoryKeyValue, genesis=None) -> Engine:
+    return Engine(
+        genesis=genesis or cluster.genesis,
+        store=store,
+        consensus_key=cluster.nodes[0].key,
+        verifier=Verifier(cluster.network),
+        challenge=bytes(32),
+    )
+
+
+def test_a_store_of_another_network_is_refused(cluster, other_genesis):
+    with pytest.raises(Rejected) as refusal:
+        start(cluster, cluster.nodes[0].store, other_genesis)
+    assert refusal.value.code == "store.other-network"
+
+
+def test_a_store_of_another_version_is_refused(cluster):
+    store = cluster.nodes[0].store.copy()
+    store.write(store_batch((layout.meta_key("version"), layout.uint64(99))))
+    with pytest.raises(Rejected) as refusal:
+        start(cluster, store)
+    assert refusal.value.code == "store.version"
+
+
+def store_batch(*operations):
+    from medchain.store.keyvalue import WriteBatch
+
+    return WriteBatch(operations)
+
+
+@pytest.mark.parametrize("prefix", [layout.HEAD, layout.BODY, layout.CERTIFICATE, layout.STATE, layout.HISTORY, layout.POOL, b"m/set/"])
+def test_a_damaged_store_is_refused_with_a_sentence(cluster, prefix):
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    for other in cluster.nodes[1:]:
+        cluster.disconnect(cluster.nodes[0], other)
+    cluster.submit(cluster.nodes[0], cluster.credential(name="kim"))
+    intact = cluster.nodes[0].store
+    rows = list(intact.iterate(prefix, prefix[:-1] + bytes((prefix[-1] + 1,))))
+    assert rows
+    store = intact.copy()
+    for key, value in rows:
+        store.write(store_batch((key, value[:-1] + bytes((value[-1] ^ 1,)) if value else b"x")))
+    with pytest.raises(Rejected) as refusal:
+        start(cluster, store)
+    assert refusal.value.code == "store.damaged"
+    assert "move the data folder" in refusal.value.message
+
+
+def test_damaged_hard_state_is_refused_with_a_sentence(cluster):
+    cluster.warm()
+    cluster.drop = lambda source, target, message: isinstance(message, Vote) and message.kind == COMMIT
+    cluster.submit(cluster.nodes[0], cluster.credential())
+    cluster.run(300)
+    store = cluster.nodes[0].store.copy()
+    key, value = next((key, value) for key, value in store.iterate(layout.HARD_STATE, b"v0") if key[10:11] == b"a")
+    store.write(store_batch((key, value[:-1])))
+    with pytest.raises(Rejected) as refusal:
+        start(cluster, store)
+    assert refusal.value.code == "store.damaged"
+
+
+def test_an_alarm_is_raised_when_a_second_holder_of_the_key_votes(cluster):
+    cluster.warm()
+    node, other = cluster.nodes[0], cluster.nodes[1]
+    ready = node.handle(Received(other.key.public, Vote.sign(cluster.network, node.key, COMMIT, 1, 0, b"9" * 32)))
+    assert [reply.code for reply in ready.replies if isinstance(reply, Alarm)] == ["amnesia.unknown-vote"]
+    assert not node.engine.status()["may_vote"]
+    cluster.settle(other, cluster.credential(), 30_000)
+    assert not any(
+        isinstance(message, Vote) and message.signer == node.key.public and source == node.index for source, _, message, _ in cluster.sent
+    )
+
+
+def test_events_of_clients_and_peers_share_one_turn_and_one_batch(cluster):
+    cluster.warm()
+    node = cluster.nodes[0]
+    transactions = [cluster.patient(0, f"patient {index}") for index in range(5)]
+    ready = node.handle(*(Submitted(index, transaction) for index, transaction in enumerate(transactions)))
+    assert [reply.request for reply in ready.replies if isinstance(reply, Accepted)] == [0, 1, 2, 3, 4]
+    assert sum(1 for key, _ in ready.batch.operations if key.startswith(layout.POOL)) == 5
