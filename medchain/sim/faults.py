@@ -144,6 +144,12 @@ class Plan:
     resubmit_permille: int
     """Submissions that repeat an earlier transaction, at any node."""
 
+    @property
+    def forgetful(self) -> frozenset[int]:
+        """Nodes whose disk forgets: they count towards f, because what they said and nobody heard they may contradict."""
+        crashes = [action for action in self.actions if isinstance(action, Crash)]
+        return frozenset([crash.node for crash in crashes if crash.fate is not DiskFate.KEPT])
+
     def with_actions(self, *actions: Action) -> Plan:
         """Return the plan with other faults: for targeted scenarios and for shrinking."""
         return replace(self, actions=tuple(sorted(actions, key=lambda action: action.at_ms)))
@@ -175,8 +181,8 @@ def draw_plan(seed: int, nodes: int | None = None) -> Plan:
     dice = random.Random(f"medchain/plan/{seed}")
     count = dice.choices(range(NODES_MIN, NODES_MAX + 1), weights=(6, 2, 1, 2))[0]
     count = count if nodes is None else nodes
-    safety_ms = dice.randint(2_500, 6_000)
-    base_ms = dice.choice((300, 400, 600, 1_000))
+    safety_ms = dice.randint(3_500, 7_000)
+    base_ms = dice.choice((100, 200, 300, 600))
     skew_ms = dice.choice((0, 0, 50, 400))
     return Plan(
         seed=seed,
@@ -229,12 +235,14 @@ def _draw_actions(dice: random.Random, count: int, safety_ms: int, skew_ms: int)
     start_ms, end_ms = 300, safety_ms - 300
     actions: list[Action] = []
     points = tuple(dice.sample(list(CrashPoint), dice.randint(1, len(CrashPoint))))
-    for _ in range(dice.randint(1, 2 + count // 2)):
+    for _ in range(dice.randint(1, 1 + count // 2)):
         actions.append(_draw_crash(dice, dice.randrange(count), dice.randint(start_ms, end_ms), points))
-    for _ in range(dice.randint(1, 3)):
+    for _ in range(dice.choice((1, 1, 1, 2, 2, 3))):
         actions.append(_draw_partition(dice, count, start_ms, end_ms))
     if dice.randrange(4) == 0:
         actions += _draw_power_loss(dice, count, dice.randint(start_ms, end_ms))
+    if dice.randrange(5) == 0:
+        actions = _draw_disasters(dice, count, actions)
     if dice.randrange(3) == 0:
         for _ in range(dice.randint(1, 3)):
             actions.append(Pause(dice.randint(start_ms, end_ms), dice.randrange(count), dice.randint(50, 2_000)))
@@ -260,7 +268,7 @@ def _draw_crash(dice: random.Random, node: int, at_ms: int, points: tuple[CrashP
         at_ms=at_ms,
         node=node,
         point=dice.choice(points),
-        down_ms=dice.choice((20, 200, 1_000, 2_500)),
+        down_ms=dice.choice((20, 200, 600, 1_500)),
         share_permille=dice.choice((0, dice.randrange(1001), 1000)),
         is_zero_filled=dice.randrange(3) == 0,
     )
@@ -273,14 +281,30 @@ def _draw_power_loss(dice: random.Random, count: int, at_ms: int) -> list[Action
     return [_draw_crash(dice, node, at_ms, (point,)) for node in nodes]
 
 
+def _draw_disasters(dice: random.Random, count: int, actions: list[Action]) -> list[Action]:
+    """Let the disks of at most f nodes forget in their crashes; nothing may be lost or decided twice for that."""
+    crashes = [action for action in actions if isinstance(action, Crash)]
+    victims = sorted({crash.node for crash in crashes})
+    victims = dice.sample(victims, min(len(victims), dice.randint(1, (count - 1) // 3)))
+    changed: list[Action] = [Backup(dice.randint(100, 280), node) for node in victims]
+    for action in actions:
+        if isinstance(action, Crash) and action.node in victims:
+            fate = dice.choice((DiskFate.WIPED, DiskFate.RESTORED, DiskFate.ROTTED))
+            action = replace(action, fate=fate, is_marked_damaged=fate is DiskFate.RESTORED and dice.randrange(2) == 0)
+        changed.append(action)
+    return changed
+
+
 def _draw_partition(dice: random.Random, count: int, start_ms: int, end_ms: int) -> Partition:
-    shape = dice.choice(("split", "split", "alone", "one-way", "ring", "pair"))
+    shape = dice.choice(("split", "split", "halves", "alone", "one-way", "ring", "pair"))
     everyone = tuple(range(count))
     shuffled = tuple(dice.sample(everyone, count))
     links: tuple[Link, ...]
     if shape == "split":
         cut = dice.randint(1, count - 1)
         links = links_between(shuffled[:cut], shuffled[cut:])
+    elif shape == "halves":
+        links = links_between(shuffled[: count // 2], shuffled[count // 2 :])
     elif shape == "alone":
         links = links_between(shuffled[:1], shuffled[1:])
     elif shape == "one-way":
@@ -291,9 +315,10 @@ def _draw_partition(dice: random.Random, count: int, start_ms: int, end_ms: int)
         links = tuple([(a, b) for a in everyone for b in everyone if a != b and (a, b) not in neighbours and (b, a) not in neighbours])
     else:
         links = ((shuffled[0], shuffled[1]), (shuffled[1], shuffled[0]))
+    for_ms = dice.choice((200, 800, 1_500, 3_000))
     return Partition(
-        at_ms=dice.randint(start_ms, end_ms),
-        for_ms=dice.choice((200, 800, 2_000, 4_000)),
+        at_ms=dice.randint(start_ms, max(start_ms, end_ms - for_ms)),
+        for_ms=for_ms,
         shape=shape,
         links=links,
         is_holding=dice.randrange(2) == 0,

@@ -38,18 +38,19 @@ def run_plan(
     plan: Plan,
     *,
     is_text_kept: bool = False,
-    faulty: frozenset[int] = frozenset(),
+    faulty: frozenset[int] | None = None,
     wrap: Callable[[EngineBuilder], EngineBuilder] | None = None,
     heights_min: int = HEIGHTS_MIN,
 ) -> SeedReport:
     """Run a world to its end: faults, healing, rest, last questions.
 
-    `wrap` may put liars or mutants in the place of engines; `faulty` names the nodes for which nothing is promised.
+    `wrap` may put liars or mutants in the place of engines; `faulty` names the nodes for which nothing is promised (None: those whose
+    disks forget).
     """
     signing = SigningOrder()
     identities = make_identities(plan.seed, plan.nodes, plan.parameters, signing)
     workload = Workload(plan.seed, identities, plan.valid_for_blocks, plan.resubmit_permille)
-    case = Case(identities.genesis, signing, faulty)
+    case = Case(identities.genesis, signing, plan.forgetful if faulty is None else faulty)
     panel = Panel(case, workload.book)
     builder = real_engines(identities.genesis)
     trace = Trace(is_text_kept)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from medchain.crypto.hashing import tagged_digest
@@ -33,6 +33,8 @@ INBOX_EVENTS_MAX: Final = 20_000
 """Events that wait for a paused process; its sockets' buffers are finite too."""
 DECODED_MAX: Final = 4_096
 """Decoded messages remembered: a broadcast is decoded once for all its receivers."""
+ARMED_US: Final = 250_000
+"""How long a planned crash waits for its point to be reached; then the process dies where it is."""
 WIRING_CHECK_US: Final = 100_000
 """How often ends notice dead connections and pairs try to connect."""
 STEPS_MAX: Final = 5_000_000
@@ -492,9 +494,19 @@ class World:
         node = self.nodes[crash.node]
         if node.state is NodeState.DOWN:
             return
-        if crash.point is not CrashPoint.ANYWHERE:
+        if crash.point is CrashPoint.ANYWHERE:
+            self._crash_now(node, crash)
+        else:
             node.armed.append(crash)
-        elif node.writing is not None and node.writing.batch:
+            self.after(ARMED_US, lambda: self._give_up(node, crash))
+
+    def _give_up(self, node: Node, crash: faults.Crash) -> None:
+        if crash in node.armed and node.state is not NodeState.DOWN:
+            node.armed.remove(crash)
+            self._crash_now(node, replace(crash, point=CrashPoint.ANYWHERE))
+
+    def _crash_now(self, node: Node, crash: faults.Crash) -> None:
+        if node.writing is not None and node.writing.batch:
             self._die_in_turn(node, node.writing, crash)
         else:
             self._crash(node, crash)

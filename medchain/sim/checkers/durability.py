@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from medchain.chain.block import Block
-from medchain.engine.ready import Accepted
+from medchain.engine.ready import Accepted, TransactionsExpired
 from medchain.errors import Malformed
 from medchain.sim.checkers.case import Case, Ending
 from medchain.sim.node import Turn
@@ -26,9 +26,10 @@ class Durability:
         self.expired = 0
 
     def on_turn(self, turn: Turn) -> None:
-        """Accepted means: in the pool or in a block, durably, before the answer left."""
+        """Accepted means: in the pool or in a block, durably, before the answer left; or expired in this very turn, and told so."""
+        expired = [identity for reply in turn.replies if isinstance(reply, TransactionsExpired) for identity in reply.transaction_ids]
         for reply in turn.replies:
-            if isinstance(reply, Accepted):
+            if isinstance(reply, Accepted) and reply.transaction_id not in expired:
                 identity = reply.transaction_id
                 if turn.store.get(layout.pool_key(identity)) is None and turn.store.get(layout.transaction_key(identity)) is None:
                     self._case.find(NAME, f"node {turn.node} accepted {identity[:6].hex()} without keeping it")
@@ -36,8 +37,7 @@ class Durability:
     def on_end(self, ending: Ending) -> None:
         """Every accepted transaction stands in one block everywhere, or its last height has passed."""
         for node, store in enumerate(ending.stores):
-            if node not in self._case.faulty:
-                self._check_node(node, store, ending)
+            self._check_node(node, store, ending)
 
     def _check_node(self, node: int, store: KeyValue, ending: Ending) -> None:
         places: dict[bytes, int] = {}

@@ -9,6 +9,7 @@ from medchain.sim.checkers.durability import Durability
 from medchain.sim.checkers.honesty import Honesty
 from medchain.sim.checkers.promises import Promises
 from medchain.sim.checkers.roots import Roots
+from medchain.sim.checkers.tidiness import Tidiness
 from medchain.sim.node import Turn, Violation
 from medchain.sim.workload import Book
 
@@ -24,6 +25,7 @@ class Panel:
         self.honesty = Honesty(case, book)
         self._checkers: tuple[Checker, ...] = (
             self.agreement, Certificates(case), self.promises, self.durability, Roots(case), self.honesty,
+            Tidiness(case),
         )  # fmt: skip
 
     @property
