@@ -236,7 +236,7 @@ class RpcServer:
         if len(self._calls) >= self._limits.in_flight_max:
             raise Unavailable("too many calls are being answered: come again in a moment", _BUSY_RETRY_MS)
         is_waiting = request.method in _WAITING_METHODS
-        if is_waiting and self._waiting >= self._limits.waiting_max:
+        if is_waiting and self._waiting >= min(self._limits.waiting_max, self._limits.in_flight_max * 3 // 4):
             raise Unavailable("too many calls wait for decisions: ask with tx.status meanwhile", _BUSY_RETRY_MS)
         task = asyncio.ensure_future(self._call(request.method, params))
         self._calls.add(task)
