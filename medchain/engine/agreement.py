@@ -231,7 +231,7 @@ class Agreement:
         self._start_height(hardstate.load(self._staged, self._chain.archive, self._chain.height + 1))
 
     def take_certified(self, block: Block, certificate: Certificate) -> bool:
-        """Take a certified block from a peer: adopt it if it is next; return whether the certificate holds."""
+        """Take a certified block from a peer: adopt it if it is next; return whether it is certified."""
         if block.header.height != self._chain.height + 1:
             return True
         if certificate.digest != block.header.digest() or not self._executor.is_certified(certificate, self._chain.validators):
@@ -246,7 +246,7 @@ class Agreement:
     # ---- messages ---------------------------------------------------------------------------------------------------------------
 
     def take(self, peer: bytes, message: ConsensusMessage) -> None:
-        """Take a vote, a view change or a pre-prepare: verified, then handed to the replica; a decided height is answered with its block."""
+        """Take a vote, a view change or a pre-prepare: verified, then handed on; a decided height is answered with its block."""
         head = self._chain.height
         if message.height <= head:
             self._sync.answer_late(peer, message.height)

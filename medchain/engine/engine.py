@@ -1,7 +1,7 @@
 """The engine: one turn of a node. Events in, one Ready out; runs to completion, touches nothing outside (house.md, "The heart").
 
-Here the parts are wired and events are dispatched; what each part does stands in its own file. The order within a turn is the order of
-the events; then what is ready to be applied, voted on or built. All writes of the turn leave in one batch, before anything is sent.
+Here the parts are wired and events are dispatched; what each part does stands in its own file. Within a turn time and peers come first,
+then fetched blocks, then clients, then what is ready to be voted on or built. All writes leave in one batch, before anything is sent.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ OVERLOAD_RETRY_MS: Final = 1_000
 CATCH_UP_BLOCKS_PER_TURN: Final = 16
 """Certified blocks applied in one turn, so that a node catching up still hears its peers and clients in between."""
 CATCH_UP_TRANSACTIONS_PER_TURN: Final = 4_000
+ClientEvent = Submitted | Queried | ReleaseAsked
 
 
 class Engine:
@@ -184,15 +185,22 @@ class Engine:
     # ---- a turn -----------------------------------------------------------------------------------------------------------------
 
     def handle_all(self, events: Sequence[Event]) -> Ready:
-        """Take the events in order and return what the world must do.
+        """Take the events and return what the world must do.
+
+        Time and peers come first, in order, then clients, in order: so an answer is of the newest head, and what is accepted in this turn
+        has not expired in it.
 
         The world writes `Ready.batch` to the store, synced, before it sends or answers anything and before the next call. Raises
         InvariantBroken for our own bugs and for a certified block that executes otherwise here: the node must stop.
         """
         height = self._chain.height
         for event in events:
-            self._take(event)
+            if not isinstance(event, ClientEvent):
+                self._take(event)
         self._catch_up()
+        for event in events:
+            if isinstance(event, ClientEvent):
+                self._take(event)
         self._settle()
         if self._chain.height != height:
             self._sync.announce()

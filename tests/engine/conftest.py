@@ -13,7 +13,18 @@ from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.crypto.sealing import SUITE_X25519
 from medchain.crypto.signing import SigningKey
 from medchain.engine.engine import Engine
-from medchain.engine.ready import Answered, PeerConnected, PeerDisconnected, Queried, Ready, Received, Refused, ReleaseAsked, Submitted, Ticked
+from medchain.engine.ready import (
+    Answered,
+    PeerConnected,
+    PeerDisconnected,
+    Queried,
+    Ready,
+    Received,
+    Refused,
+    ReleaseAsked,
+    Submitted,
+    Ticked,
+)
 from medchain.engine.verification import Verifier
 from medchain.ledger.people import Credential, RegisterPatient, registration_bytes
 from medchain.store.memory import MemoryKeyValue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from medchain import codec
@@ -113,7 +115,7 @@ def test_blocks_keep_their_distance(make_cluster):
     cluster.run_until(lambda: all(cluster.is_decided(transaction) for transaction in transactions))
     chain = cluster.nodes[0].engine.chain
     times = [chain.header_of(height).time_ms for height in range(1, chain.height + 1)]
-    assert all(later - earlier >= 480 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 480 for earlier, later in itertools.pairwise(times))
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ def test_restart_after_every_durable_write_of_a_block_never_promises_twice(make_
         writes = [0]
         original = node.handle
 
-        def watch(*events, node=node, original=original, writes=writes, signed=signed, cluster=cluster):
+        def watch(*events, node=node, original=original, writes=writes, signed=signed, cluster=cluster, point=point):
             if not node.is_alive:
                 return Ready()
             ready = original(*events)
