@@ -27,7 +27,7 @@ class EarlyMessages:
 
     def add_pre_prepare(self, message: PrePrepare, validators: ValidatorSet) -> None:
         """Keep the first pre-prepare by the primary of view 0, as the present set tells."""
-        if message.height == self.height and message.view == 0 and self._pre_prepare is None:
+        if message.height == self.height and message.view == 0 and not message.view_changes and self._pre_prepare is None:
             if message.prepare.signer == primary(validators, self.height, 0):
                 self._pre_prepare = message
 

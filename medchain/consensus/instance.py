@@ -68,6 +68,8 @@ class Instance:
         self.view_changes = ViewChanges(started.validators)
         self.timer = Timer()
         self.view = 0
+        self.primary_key = b""
+        """Of the primary of the current view."""
         self.certificate: Certificate | None = None
         self.accepted: bytes | None = None
         """Digest of the proposal accepted in the current view."""
@@ -87,11 +89,6 @@ class Instance:
         self._enter_view(self.promises.highest_view)
 
     # ---- facts ------------------------------------------------------------------------------------------------------------------
-
-    @property
-    def primary_key(self) -> bytes:
-        """Consensus key of the primary of the current view."""
-        return primary(self.validators, self.height, self.view)
 
     @property
     def may_sign(self) -> bool:
@@ -384,6 +381,7 @@ class Instance:
     def _enter_view(self, view: int) -> None:
         """Begin a view: what belonged to the old one alone is forgotten, what was promised stays."""
         self.view = view
+        self.primary_key = primary(self.validators, self.height, view)
         self.timer.stop()
         self.pre_prepare = None
         self._is_build_asked = False
