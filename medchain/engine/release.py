@@ -1,8 +1,8 @@
 """May the keys of a permit go out now? The releaser's own check, at its own head, counted durably before the answer.
 
-Rule: ledger.md, "Sealing and sharing", 6. The custodian announces a release on chain first; when that is final it asks here. The rule over
-state is the ledger's (`permit_standing`); added here is what only a node knows: how old its head is, and how many keys it has already let
-out. A cut-off node stops after two heartbeats. This module opens and sends no key.
+Rule: ledger.md, "Sealing and sharing", 6. The rule over state is the ledger's (`permit_standing`); added here is what only a node knows: how
+old its head is, and how many keys it has already let out. A cut-off node stops after two heartbeats. That a release is announced on chain,
+and final, before the key leaves is the custodian's duty; it may ask before or after. This module opens and sends no key.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from medchain.engine.decided import DecidedChain
 from medchain.engine.turn import Turn
 from medchain.errors import Rejected
 from medchain.ledger.execution import BlockContext
-from medchain.ledger.permits import PermitRow, check_permit, permit_standing, permit_use_of
+from medchain.ledger.permits import PermitRow, check_permit, permit_standing
 from medchain.ledger.refusals import REFUSALS as LEDGER_REFUSALS
 from medchain.store import layout
 from medchain.store.staged import Staged
 
 REFUSALS: Final[dict[str, str]] = {
     "release.head-old": "This node's newest block is older than two heartbeats: it may not know of a revocation.",
-    "release.not-announced": "No announced release of this permit is left; announce one and wait until it is final.",
+    "release.count": "This node has let out as many keys under this permit as the permit allows.",
 }
 
 HEARTBEATS: Final = 2
@@ -35,7 +35,7 @@ def head_age_max_ms(chain: DecidedChain) -> int:
 def check_release(chain: DecidedChain, permit: bytes, wall_ms: int, released: int) -> PermitRow:
     """Return the permit if a key may go out under it now; `released` is how many went out from here already.
 
-    The announcement that made this release final has itself used one of the permit's releases, so that bound is the chain's to keep.
+    Announcements are counted by the chain, against the same bound; the one that made this very release final must not stand in its way.
     Raises Rejected with a code of REFUSALS or of the ledger.
     """
     head = chain.head
@@ -46,8 +46,8 @@ def check_release(chain: DecidedChain, permit: bytes, wall_ms: int, released: in
     code = permit_standing(chain.state, context, permit, replace(row, releases_max=row.releases_max + 1))
     if code:
         raise Rejected(code, LEDGER_REFUSALS[code])
-    if released >= permit_use_of(chain.state, permit).releases:
-        raise Rejected("release.not-announced", "announce the release on the chain first, and wait until it is final")
+    if released >= row.releases_max:
+        raise Rejected("release.count", "this node has used up the permit's releases: the reader has to ask for access again")
     return row
 
 

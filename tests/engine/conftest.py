@@ -9,6 +9,7 @@ import pytest
 
 from medchain.chain.genesis import Genesis, Hospital
 from medchain.chain.parameters import Parameters
+from medchain.chain.receipt import Receipt, decode_receipts
 from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.crypto.sealing import SUITE_X25519
 from medchain.crypto.signing import SigningKey
@@ -26,7 +27,12 @@ from medchain.engine.ready import (
     Ticked,
 )
 from medchain.engine.verification import Verifier
-from medchain.ledger.people import Credential, RegisterPatient, registration_bytes
+from medchain.ledger.access import Release, Request
+from medchain.ledger.consents import HOSPITAL, Grant, consent_id
+from medchain.ledger.epochs import Interim
+from medchain.ledger.people import Credential, RegisterPatient, pseudonym_of, registration_bytes
+from medchain.ledger.permits import permit_id
+from medchain.ledger.records import Register
 from medchain.store.memory import MemoryKeyValue
 from medchain.wire.peer import decode_message, encode_message
 
@@ -283,3 +289,47 @@ def cluster() -> Cluster:
 @pytest.fixture
 def make_cluster():
     return Cluster
+
+
+class Story:
+    """Hospital 0 registers a patient and a record; a clinician of hospital 1 gets a permit. Everything is decided by the cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        cluster.warm()
+        self.custodian, self.patient, self.clinician = key("0 organisation"), key("wang"), key("lee")
+        self.pseudonym, self.record = pseudonym_of(self.patient.public), fixed("record")
+        self.do(cluster.patient(0, "wang"))
+        self.do(cluster.credential(1, "lee"))
+        self.do(cluster.sign(self.custodian, Interim(self.pseudonym, "general", 1, fixed("check"))))
+        content = (14, fixed("root"), 1, 1, self.custodian.public, 202_701, (), fixed("wrap"))
+        self.do(cluster.sign(self.custodian, Register(self.record, self.pseudonym, "general", "bundle", *content)))
+
+    def do(self, transaction: Transaction) -> Receipt:
+        """Decide a transaction on all nodes and return its receipt, which must be an acceptance."""
+        self.cluster.settle(self.cluster.nodes[0], transaction)
+        height, index = self.cluster.nodes[0].engine.chain.archive.locate(transaction.id)
+        receipt = decode_receipts(self.cluster.nodes[0].engine.chain.archive.receipts(height))[index]
+        assert receipt.is_accepted, receipt.code
+        return receipt
+
+    def grant(self) -> bytes:
+        """The patient lets the clinician's hospital treat; return the consent's id."""
+        grant = Grant(HOSPITAL, key("1 organisation").public, "TREAT", "general", 0, START_MS + 7 * 86_400_000)
+        transaction = self.cluster.sign(self.patient, grant)
+        self.do(transaction)
+        return consent_id(transaction.id, 0)
+
+    def ask(self) -> bytes:
+        """The clinician asks for the record; return the id of the permit, should there be one."""
+        transaction = self.cluster.sign(self.clinician, Request(self.record, "TREAT", "physician"))
+        self.do(transaction)
+        return permit_id(transaction.id, 0)
+
+    def announce(self, permit: bytes) -> None:
+        self.do(self.cluster.sign(self.custodian, Release(permit, 1)))
+
+
+@pytest.fixture
+def story(cluster) -> Story:
+    return Story(cluster)
