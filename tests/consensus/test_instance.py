@@ -19,6 +19,7 @@ from medchain.consensus.events import (
     OwnVote,
     Persist,
     PinnedProposal,
+    PrePrepareReceived,
     ProposalBuilt,
     SituationChanged,
     VotingAllowed,
@@ -38,6 +39,7 @@ from tests.consensus.conftest import (
     sent,
     validators_of,
     view_change,
+    vote,
 )
 
 V4 = validators_of(4)
@@ -111,9 +113,6 @@ def test_backup_refuses_second_preprepare_for_same_view_and_height():
 
 
 def test_pre_prepare_by_another_than_the_primary_is_not_accepted():
-    from medchain.consensus.events import PrePrepareReceived
-    from tests.consensus.conftest import vote
-
     bench = Bench()
     assert bench.feed(PrePrepareReceived(PrePrepare(BLOCK, vote(2, PREPARE, BLOCK)))) == []
     assert phase(bench) is Phase.AWAITING
@@ -485,6 +484,8 @@ def test_restarted_primary_of_a_later_view_proposes_the_same_block_or_stays_sile
     again = restart(first)
     assert of(again.outputs, Broadcast) == of(again.outputs, BuildProposal) == []
     assert of(again.change_views(1, (1, 3), PROOF), BuildProposal) == []
+    again.feed(BlockHeld(BLOCK))
+    again.check(BLOCK)
     assert sent(again.outputs, PrePrepare) == []
     assert sent(again.change_views(1, (0,)), PrePrepare) == []
     third = restart(first)
@@ -504,3 +505,14 @@ def test_restarted_node_still_shows_what_it_prepared():
     again = restart(prepared())
     (change,) = sent(again.change_views(2, (1, 2)), ViewChange)
     assert (change.prepared_view, change.digest) == (0, DIGEST)
+
+
+def test_node_with_a_late_commit_but_no_decision_denies_nothing_and_waits_for_the_certificate():
+    late = vote(0, COMMIT, BLOCK)
+    again = Bench(hard_state=(OwnVote(late),))
+    fresh = make_proposal(V4, view=2)
+    again.accept(fresh, 2, tuple(view_change(i, 2) for i in (1, 2, 3)))
+    assert again.replica.view == 2
+    assert of(again.outputs, Persist) == []
+    assert sent(again.wait(0), COMMIT) == [late]
+    assert of(again.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3)))), Decided) != []
