@@ -17,6 +17,7 @@ from medchain.node.home import load_genesis
 from medchain.testnet.launch import SeatStatus, Testnet
 
 DEFAULT_HOME: Final = "./net"
+WATCH_SECONDS: Final = 0.2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     _add_home(up)
     up.add_argument("--hospitals", type=int, metavar="N", help="how many hospitals a new network has, 4 to 10 (default 4)")
-    up.add_argument(
-        "--base-port", type=int, metavar="PORT", help="clients at PORT.., peers at PORT+100.. (default 7100; 0 = any free)"
-    )
+    up.add_argument("--base-port", type=int, metavar="PORT", help="clients at PORT.., peers at PORT+100.. (default 7100; 0 = any free)")
     up.add_argument("--parameter", action="append", default=[], metavar="NAME=NUMBER", help="an on-chain parameter of a new network")
     up.add_argument("--detach", action="store_true", help="leave the network running and return")
     _add_home(verbs.add_parser("status", help="how every hospital is"))
@@ -63,11 +62,12 @@ def _up(arguments: argparse.Namespace) -> int:
     parameters = _parameters(arguments.parameter)
     network = Testnet.open_or_make(Path(arguments.home), arguments.hospitals, arguments.base_port, parameters)
     stopped = _Stopped()
+    started = network.start_missing()
     try:
-        network.start()
         network.wait_ready()
+        stopped.raises = False
     except BaseException:
-        network.stop()
+        network.stop(started)
         raise
     genesis = load_genesis(network.plan.genesis_file)
     rows = [f"  {seat.name}  {seat.rpc_url}  {seat.home.path}" for seat in network.plan.seats]
@@ -80,37 +80,31 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 class _Stopped:
-    """Becomes true at SIGINT or SIGTERM, so that a network in the foreground is stopped in good order."""
+    """Notes SIGINT and SIGTERM, so that a network in the foreground is stopped in good order; ends the waiting for its start at once."""
 
     def __init__(self) -> None:
         self.is_set = False
+        self.raises = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.is_set:
-            return
-        self.is_set = True
-        raise KeyboardInterrupt
+        is_first, self.is_set = not self.is_set, True
+        if is_first and self.raises:
+            raise KeyboardInterrupt
 
 
 def _watch(network: Testnet, stopped: _Stopped) -> None:
     """Stay until a signal comes, telling of hospitals that end meanwhile; then stop all."""
     gone: set[str] = set()
-    try:
-        while not stopped.is_set:
-            time.sleep(0.5)
-            for seat in network.plan.seats:
-                is_running = network.process_of(seat.name) is not None
-                if not is_running and seat.name not in gone:
-                    output.say(f"Hospital {seat.name} does not run any more; see {seat.home.log_file}")
-                    gone.add(seat.name)
-                elif is_running:
-                    gone.discard(seat.name)
-    except KeyboardInterrupt:
-        output.say("Stopping ...")
-    finally:
-        network.stop()
+    while not stopped.is_set:
+        time.sleep(WATCH_SECONDS)
+        ended = set(network.not_running())
+        for name in sorted(ended - gone):
+            output.say(f"Hospital {name} does not run any more; see {network.plan.seat(name).home.log_file}")
+        gone = ended
+    output.say("Stopping ...")
+    network.stop()
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -140,7 +134,8 @@ def _line(row: SeatStatus) -> str:
 
 def _down(arguments: argparse.Namespace) -> int:
     network = Testnet.open(Path(arguments.home))
-    running = [seat.name for seat in network.plan.seats if network.process_of(seat.name) is not None]
+    missing = network.not_running()
+    running = [seat.name for seat in network.plan.seats if seat.name not in missing]
     network.stop()
     text = f"Stopped {', '.join(running)}; their data stays in {arguments.home}." if running else "Nothing was running."
     output.answer(arguments, {"stopped": running}, text)

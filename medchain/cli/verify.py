@@ -9,9 +9,10 @@ from typing import Any
 
 from medchain.chain.genesis import Genesis
 from medchain.cli import output
+from medchain.client.verify import facts_value, verify_file
 from medchain.errors import Rejected
 from medchain.node.home import load_genesis
-from medchain.wire import proof as proofs
+from medchain.wire.proof import PROOF_FILE_BYTES_MAX
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,60 +29,30 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify the file and return the exit code: 0 only when the proof holds."""
     genesis = load_genesis(Path(arguments.genesis))
     data = _read(Path(arguments.file))
-    facts = _state_facts(data, genesis) if proofs.kind_of(data) == proofs.STATE_KIND else _transaction_facts(data, genesis)
-    output.answer(arguments, facts, _lines(facts, genesis))
+    facts = facts_value(verify_file(data, genesis))
+    output.answer(arguments, {"verified": True, **facts}, _lines(facts, genesis))
     return output.DONE
 
 
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(proofs.PROOF_FILE_BYTES_MAX + 1)
+            return file.read(PROOF_FILE_BYTES_MAX + 1)
     except OSError as error:
         raise Rejected("cli.file", f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _transaction_facts(data: bytes, genesis: Genesis) -> dict[str, Any]:
-    proven = proofs.verify_transaction_proof(data, genesis)
-    body, receipt = proven.transaction.body, proven.receipt
-    return {
-        "verified": True,
-        "kind": "transaction",
-        **_block_facts(proven),
-        "transaction": proven.transaction.id,
-        "sender": body.sender,
-        "operations": [operation.kind for operation in body.operations],
-        "code": receipt.code,
-        "events": [event.kind for event in receipt.events],
-    }
-
-
-def _state_facts(data: bytes, genesis: Genesis) -> dict[str, Any]:
-    proven = proofs.verify_state_proof(data, genesis)
-    return {"verified": True, "kind": "state", **_block_facts(proven), "key": proven.key, "value": proven.value}
-
-
-def _block_facts(proven: proofs.ProofFacts | proofs.StateFacts) -> dict[str, Any]:
-    names = ("chain_id", "genesis", "height", "block", "time_ms", "signers")
-    return {name: getattr(proven, name) for name in names} | {"signers": list(proven.signers)}
-
-
 def _lines(facts: dict[str, Any], genesis: Genesis) -> list[str]:
     moment = datetime.fromtimestamp(facts["time_ms"] / 1_000, UTC)
-    names = {hospital.consensus_key: hospital.name for hospital in genesis.hospitals}
+    names = {hospital.consensus_key.hex(): hospital.name for hospital in genesis.hospitals}
     lines = [
         "The proof holds.",
-        f"network         {facts['chain_id']}, genesis {facts['genesis'].hex()}",
+        f"network         {facts['chain_id']}, genesis {facts['genesis']}",
         f"block           {facts['height']} of {moment:%Y-%m-%d %H:%M:%S} UTC",
         f"made final by   {', '.join(sorted(names[signer] for signer in facts['signers']))}",
     ]
     if facts["kind"] == "state":
-        value = "absent" if facts["value"] is None else f"{len(facts['value'])} bytes"
-        return [*lines, f"state key       {facts['key'].hex()}", f"value           {value}"]
-    outcome = f"refused: {facts['code']}" if facts["code"] else "accepted"
-    return [
-        *lines,
-        f"transaction     {facts['transaction'].hex()}",
-        f"operations      {', '.join(facts['operations'])}",
-        f"outcome         {outcome}",
-    ]
+        return [*lines, f"state key       {facts['key']}", f"value           {'absent' if facts['value'] is None else facts['value']}"]
+    outcome = "accepted" if facts["is_accepted"] else f"refused: {facts['code']}"
+    lines += [f"transaction     {facts['transaction']}", f"operations      {', '.join(facts['operations'])}"]
+    return [*lines, f"outcome         {outcome}"]

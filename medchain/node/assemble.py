@@ -56,13 +56,14 @@ class Node:
         self._runtime: Runtime | None = None
         self._network: PeerNetwork | None = None
         self._rpc: RpcServer | None = None
+        self._has_failed = False
 
     # ---- facts ---------------------------------------------------------------------------------------------------------------
 
     @property
     def height(self) -> int:
-        """Height of the newest decided block."""
-        return _made(self._engine).head.height
+        """Height of the newest decided block; 0 before the store is open."""
+        return 0 if self._engine is None else self._engine.head.height
 
     @property
     def rpc_url(self) -> str:
@@ -75,17 +76,18 @@ class Node:
         """Start everything. Raises a typed error with a sentence; then nothing is left running or locked."""
         try:
             await self._start()
-        except BaseException:
+        except BaseException as error:
+            self._tell_failure(error)
             await self._stack.aclose()
             raise
 
     async def _start(self) -> None:
         opened = self._opened = await asyncio.to_thread(homes.open_home, self._home, self._passphrase, may_be_empty=self._may_be_empty)
         stack = self._stack
-        stack.callback(opened.store.close)
         pid_file = PidFile(self._home.pid_file)
+        stack.callback(pid_file.release)  # last of all: who waits for the end of this process may then start the next
+        stack.callback(opened.store.close)
         pid_file.hold()
-        stack.callback(pid_file.release)
         self._begin_log(opened)
         log_event("node.starting", version=__version__)
         verifier = Verifier(opened.genesis.domain())
@@ -118,8 +120,6 @@ class Node:
         """Stop everything in good order. Raises InvariantBroken when the loop had failed."""
         log_event("node.stopping")
         await self._stack.aclose()
-        log_event("node.stopped", height=self.height)
-        telemetry.configure(None)
 
     async def run_until_stopped(self) -> None:
         """Start, run until SIGTERM, SIGINT or a failure of the loop, and stop. Raises what a start or the loop raises."""
@@ -137,9 +137,6 @@ class Node:
         try:
             starting.result()
             await asyncio.wait((waiting, _made(self._loop_task)), return_when=asyncio.FIRST_COMPLETED)
-        except MedchainError as error:
-            log_event("node.failed", level="error", kind=type(error).__name__, sentence=str(error))
-            raise
         finally:
             waiting.cancel()
         await self._finish()
@@ -149,7 +146,7 @@ class Node:
         task = _made(self._loop_task)
         failure = task.exception() if task.done() and not task.cancelled() else None
         if failure is not None:
-            log_event("node.failed", level="error", kind=type(failure).__name__, sentence=str(failure))
+            self._tell_failure(failure)
         await self.stop()
         if failure is not None:
             raise failure
@@ -164,10 +161,21 @@ class Node:
     def _begin_log(self, opened: OpenedHome) -> None:
         """Send events to node.log, and in readable form to a terminal when one watches."""
         stream: TextIO = sys.stderr if sys.stderr.isatty() else self._home.log_file.open("a", encoding="utf-8", buffering=1)
-        if stream is not sys.stderr:
-            self._stack.callback(stream.close)
         number = opened.genesis.hospitals.index(opened.hospital)
         telemetry.configure(stream, level=opened.config.log_level, node=number)
+        self._stack.callback(self._end_log, stream)
+
+    def _end_log(self, stream: TextIO) -> None:
+        if not self._has_failed:
+            log_event("node.stopped", height=self.height)
+        telemetry.configure(None)
+        if stream is not sys.stderr:
+            stream.close()
+
+    def _tell_failure(self, error: BaseException) -> None:
+        self._has_failed = True
+        sentence = str(error) if isinstance(error, MedchainError) else None
+        log_event("node.failed", level="error", kind=type(error).__name__, sentence=sentence)
 
     def _make_recorder(self, opened: OpenedHome) -> Recorder | None:
         directory = opened.config.debug_record_traffic_directory

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -93,8 +93,8 @@ class Testnet:
 
     # ---- processes -----------------------------------------------------------------------------------------------------------
 
-    def start(self, names: Iterable[str] | None = None) -> None:
-        """Start the processes of these hospitals (of all by default) without waiting for them.
+    def start(self, names: Iterable[str] | None = None, *, options: Sequence[str] = ()) -> None:
+        """Start the processes of these hospitals (of all by default) without waiting for them; `options` go to `medchain node start`.
 
         Raises Rejected: testnet.running, testnet.port-taken, testnet.unknown-hospital.
         """
@@ -103,12 +103,28 @@ class Testnet:
             if self.process_of(seat.name) is not None:
                 raise Rejected("testnet.running", f"Hospital {seat.name} of {self.plan.folder} runs already.")
         plans.check_ports(seats)
-        for seat in seats:
-            self._children[seat.name] = self._spawn(seat)
+        try:
+            for seat in seats:
+                self._children[seat.name] = self._spawn(seat, options)
+        except OSError:
+            self.stop(seat.name for seat in seats)
+            raise
 
     def process_of(self, name: str) -> int | None:
         """Return the process id of a hospital's node, None when it does not run."""
         return running_process(self.plan.seat(name).home.pid_file)
+
+    def start_missing(self) -> list[str]:
+        """Start the hospitals that do not run; return their names. Raises Rejected as `start`, testnet.running when all run."""
+        missing = self.not_running()
+        if not missing:
+            raise Rejected("testnet.running", f"The network in {self.plan.folder} runs already: stop it with `medchain testnet down`.")
+        self.start(missing)
+        return missing
+
+    def not_running(self) -> list[str]:
+        """Return the names of the hospitals whose node does not run."""
+        return [seat.name for seat in self.plan.seats if self.process_of(seat.name) is None]
 
     def wait_ready(self, names: Iterable[str] | None = None, *, timeout_s: float = READY_SECONDS) -> None:
         """Wait until these hospitals answer, are connected to all that run, and may vote.
@@ -171,12 +187,12 @@ class Testnet:
 
     # ---- one process ---------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, seat: Seat) -> subprocess.Popen[bytes]:
+    def _spawn(self, seat: Seat, options: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if name not in _OVERRIDES_KEPT_OUT}
         package_parent = str(Path(medchain.__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_parent, environment.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "medchain", "node", "start", "--home", str(seat.home.path)]
-        command += ["--passphrase-file", str(self.plan.passphrase_file)]
+        command += ["--passphrase-file", str(self.plan.passphrase_file), *options]
         with (seat.home.path / OUTPUT_NAME).open("wb") as output:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment, cwd=seat.home.path
