@@ -99,6 +99,8 @@ class Connection:
         self._is_throttled = False
         self._flooded_seconds = 0.0
         self._wake = asyncio.Event()
+        self._pong: bytes | None = None
+        """A sign of life or an answer to a ping, to be sent by the writer: two who wait for one socket trip over each other in aiohttp."""
         self._end: asyncio.Future[str] = self._loop.create_future()
 
     @property
@@ -149,11 +151,16 @@ class Connection:
     @staticmethod
     async def shut(ws: Socket, transport: asyncio.BaseTransport | None, seconds: float) -> None:
         """Close politely, and after `seconds` without courtesy: a frozen peer must not hold our resources."""
-        with contextlib.suppress(asyncio.TimeoutError, OSError, RuntimeError, aiohttp.ClientError):
-            async with asyncio.timeout(seconds):
-                await ws.close(code=aiohttp.WSCloseCode.GOING_AWAY)
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
+        # In a task of its own: a writer that was cancelled while it waited for the socket leaves a cancelled future behind in aiohttp, on
+        # which the polite close then stumbles as if it were cancelled itself.
+        closing = asyncio.ensure_future(ws.close(code=aiohttp.WSCloseCode.GOING_AWAY))
+        try:
+            await asyncio.wait([closing], timeout=seconds)
+        finally:
+            closing.cancel()
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        await asyncio.gather(closing, return_exceptions=True)  # whatever went wrong, the connection is closed now
 
     # ---- reading ------------------------------------------------------------------------------------------------------------
 
@@ -169,7 +176,8 @@ class Connection:
                 case aiohttp.WSMsgType.PONG:  # the sign of life (RFC 6455, section 5.5.3)
                     await self._allow(0, 1)
                 case aiohttp.WSMsgType.PING:
-                    await self._answer_ping(frame.data)
+                    self._pong = frame.data  # only the newest needs its answer
+                    self._wake.set()
                     await self._allow(0, 1)
                 case aiohttp.WSMsgType.TEXT:
                     self._offend("malformed", "a peer sent text where only binary frames are allowed")
@@ -183,12 +191,6 @@ class Connection:
             frames += 1
             if frames % YIELD_AFTER_FRAMES == 0:
                 await asyncio.sleep(0)
-
-    async def _answer_ping(self, data: bytes) -> None:
-        try:
-            await self._ws.pong(data)
-        except (OSError, RuntimeError, aiohttp.ClientError):
-            self.close("lost")
 
     def _offend(self, kind: str, sentence: str) -> None:
         self._hooks.accuse(self.peer, kind, 1, sentence)
@@ -257,6 +259,10 @@ class Connection:
                 await self._wake.wait()
                 self._wake.clear()
                 self._report_drops()
+                if self._pong is not None:
+                    pong, self._pong = self._pong, None
+                    await self._ws.pong(pong)
+                    self._said = self._loop.time()
                 while (frame := self._outbox.take()) is not None:
                     if self._hooks.tap is not None:
                         self._hooks.tap("out", self.peer, frame)
@@ -291,9 +297,5 @@ class Connection:
                 self.close("frozen")
                 return
             if now - self._said >= interval:
-                self._said = now
-                try:
-                    async with asyncio.timeout(interval):
-                        await self._ws.pong()
-                except (TimeoutError, OSError, RuntimeError, aiohttp.ClientError):
-                    continue  # the writer or the silence will tell
+                self._pong = b""
+                self._wake.set()

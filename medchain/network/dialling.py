@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -51,9 +51,10 @@ class PinnedConnector(aiohttp.TCPConnector):
 class PeerClient:
     """How to reach one hospital."""
 
-    def __init__(self, certificate: bytes, endpoints: Sequence[str], credentials: Credentials, limits: NetworkLimits) -> None:
+    def __init__(self, certificate: bytes, endpoints: Callable[[], Sequence[str]], credentials: Credentials, limits: NetworkLimits) -> None:
+        """`endpoints` returns `host:port` texts; it is asked each time, for they may change."""
         self._certificate = certificate
-        self._endpoints = tuple(endpoints)
+        self._endpoints = endpoints
         self._credentials = credentials
         self._limits = limits
         self._opening = asyncio.Lock()
@@ -64,7 +65,8 @@ class PeerClient:
     @property
     def endpoint(self) -> str:
         """The endpoint to try now; "none" when the hospital has none."""
-        return self._endpoints[self._next % len(self._endpoints)] if self._endpoints else "none"
+        endpoints = self._endpoints()
+        return endpoints[self._next % len(endpoints)] if endpoints else "none"
 
     def turn(self) -> None:
         """Try the hospital's next endpoint from now on."""
@@ -96,7 +98,7 @@ class PeerClient:
 
     async def dial(self) -> tuple[aiohttp.ClientWebSocketResponse, asyncio.BaseTransport | None]:
         """Open the WebSocket. Raises Unavailable whose message is a stable word (see `dial_reason`)."""
-        if not self._endpoints:
+        if not self._endpoints():
             raise Unavailable("no-endpoint")
         session, connector, _ = await self._open_sessions()
         try:
@@ -115,7 +117,7 @@ class PeerClient:
         """Send one bulk request, to the next endpoint when one cannot be reached. Raises Unavailable."""
         _, _, session = await self._open_sessions()
         reason = "no-endpoint"
-        for _ in self._endpoints:
+        for _ in self._endpoints():
             try:
                 return await session.request(
                     method,

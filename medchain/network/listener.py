@@ -10,6 +10,7 @@ import asyncio
 import errno
 import socket
 import ssl
+import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -29,6 +30,8 @@ REFUSALS: Final[dict[str, str]] = {
     "network.banned": "the peer broke rules and is kept away for a while",
     "network.busy": "the peer has too many requests under way",
 }
+# request["peer"] is the name the routes of other rooms know; aiohttp would rather see a key object that all of them import.
+warnings.filterwarnings("ignore", category=web.NotAppKeyWarning, module=r"medchain\.network\.listener")
 BACKLOG: Final = 128
 KEEP_ALIVE_SECONDS: Final = 30
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -82,7 +85,12 @@ class PeerListener:
         self._limits = limits
         self._counters = counters
         self._failed = failed
-        app = web.Application(middlewares=[web.middleware(self._identify)])
+
+        @web.middleware
+        async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._identify(request, handler)
+
+        app = web.Application(middlewares=[identify])
         app.add_routes([web.get(PEER_PATH, self._open_websocket), *routes])
         self._runner = web.AppRunner(
             app,
@@ -173,7 +181,7 @@ class PeerListener:
             )
         except (OSError, TimeoutError) as error:
             accepted.close()
-            self._turn_away(tls_reason(error) if isinstance(error, ssl.SSLError) else "no-tls")
+            self._turn_away(tls_reason(error) if isinstance(error, ssl.SSLError) else "handshake-broken")
             return
         except asyncio.CancelledError:
             accepted.close()

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -164,8 +165,7 @@ class PeerNetwork:
         await listener.start(self._listen)
         self._listener = listener
         for key, peer in self._peers.items():
-            endpoints = self._endpoints.get(key) or peer.hospital.endpoints
-            peer.client = PeerClient(peer.hospital.certificate, endpoints, self._credentials, self._limits)
+            peer.client = PeerClient(peer.hospital.certificate, partial(self._endpoints_of, peer.hospital), self._credentials, self._limits)
             self._begin(self._dial_forever(key, peer), f"dial peer {peer.number}")
         self._begin(self._watch_certificates(), "certificates")
         log_event("network.listening", port=listener.port)
@@ -188,8 +188,8 @@ class PeerNetwork:
             closing.append(asyncio.create_task(self._listener.stop()))
         if closing:
             _, late = await asyncio.wait(closing, timeout=2.5 * self._limits.close_ms / 1000)
-            for task in late:
-                task.cancel()
+            for waiting in late:
+                waiting.cancel()
         clients = [peer.client.close() for peer in self._peers.values() if peer.client is not None]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.close_ms / 1000):
@@ -222,6 +222,9 @@ class PeerNetwork:
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
+    def _endpoints_of(self, hospital: Hospital) -> Sequence[str]:
+        return self._endpoints.get(hospital.consensus_key) or hospital.endpoints
+
     # ---- messages -----------------------------------------------------------------------------------------------------------
 
     def send(self, envelopes: Sequence[Envelope]) -> None:
@@ -253,7 +256,14 @@ class PeerNetwork:
         return [] if addressee is None or addressee.connection is None else [addressee.connection]
 
     def _receive(self, peer: bytes, message: PeerMessage) -> None:
-        self._deliver(Received(peer, message))
+        self._emit(Received(peer, message))
+
+    def _emit(self, event: Event) -> None:
+        """Deliver an event. What the inbox raises is a bug of our own: it goes to whoever stops the node, and connections stay in order."""
+        try:
+            self._deliver(event)
+        except Exception as error:
+            self._report(error)
 
     @property
     def connected(self) -> tuple[bytes, ...]:
@@ -400,7 +410,7 @@ class PeerNetwork:
         connection.is_registered = True
         self.counters.increment("network_connections")
         log_event("network.connected", peer=peer.number, version=greeting.version, height=greeting.height)
-        self._deliver(PeerConnected(connection.peer))
+        self._emit(PeerConnected(connection.peer))
 
     def _unregister(self, peer: _Peer, connection: Connection, reason: str) -> None:
         """End the life of a connection towards the engine, once; the socket follows by itself."""
@@ -414,7 +424,7 @@ class PeerNetwork:
         peer.free.set()
         self.counters.increment("network_disconnections", label=reason)
         log_event("network.disconnected", peer=peer.number, reason=reason)
-        self._deliver(PeerDisconnected(connection.peer))
+        self._emit(PeerDisconnected(connection.peer))
 
     # ---- dialling -----------------------------------------------------------------------------------------------------------
 
@@ -423,6 +433,8 @@ class PeerNetwork:
         attempt = 0
         while not self._is_stopping:
             await peer.free.wait()
+            if peer.connection is not None:
+                continue  # it was free for an instant only, while one connection replaced another
             if self._own > key and await self._comes_by_itself(peer, self._limits.fallback_dial_after_ms / 1000):
                 attempt = 0
                 continue

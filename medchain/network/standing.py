@@ -14,11 +14,11 @@ from medchain.network.limits import NetworkLimits
 POINTS: Final[dict[str, int]] = {
     "malformed": 100,
     "oversized": 100,
-    "engine": 50,
+    "engine": 60,
     "flooding": 25,
 }
-"""Kind of offence → points. Bytes that cannot be read are nobody's accident; what the engine accuses is banned at the second time;
-flooding counts for each second that the peer had to be held back."""
+"""Kind of offence → points. Bytes that cannot be read are nobody's accident; what the engine accuses is banned at the second time within
+20 s; flooding counts for each second that the peer had to be held back."""
 POINTS_FORGIVEN_PER_SECOND: Final = 1
 BAN_FORGOTTEN_SECONDS: Final = 900
 """After so long without a ban the next one is short again."""

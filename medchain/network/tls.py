@@ -132,7 +132,7 @@ def tls_reason(error: BaseException) -> str:
             words = {_EXPIRED: "certificate-ended", _NOT_YET_VALID: "certificate-not-begun"}
             return words.get(seen.verify_code, "certificate-untrusted")
         if isinstance(seen, ssl.SSLError):
-            reason = (seen.reason or "").upper().replace(" ", "_")
+            reason = str(getattr(seen, "reason", None) or "").upper().replace(" ", "_")
             return next((word for mark, word in _ALERTS.items() if mark in reason), "tls")
         if seen is None:
             break
