@@ -243,7 +243,8 @@ def _unknown(code: str) -> Rejected:
 
 
 def _count(params: Params) -> int:
-    return max(1, min(params["count"], PAGE_MAX))
+    count: int = params["count"]
+    return max(1, min(count, PAGE_MAX))
 
 
 def _index(params: Params) -> int:
