@@ -40,18 +40,6 @@ TRACEBACK_VARIABLE: Final = "MEDCHAIN_TRACEBACK"
 _BAD_INPUT: Final = frozenset({"cli", "config", "home", "keyfile", "passphrase", "testnet", "proof", "demo", "input"})
 _LOCAL: Final = frozenset({"store", "blob", "vault", "wrap", "wraps", "process", "network", "node", "rpc", "port", "tls", "handshake"})
 """Subjects of refusal codes that are said on this machine; every other subject is a rule of the network."""
-_OWN_CODES: Final[dict[str, int]] = {
-    "client.unreadable-file": WRONG_USE,
-    "client.not-fhir": WRONG_USE,
-    "client.fhir-too-large": WRONG_USE,
-    "client.output-exists": WRONG_USE,
-    "client.output-unwritable": WRONG_USE,
-    "client.unknown-hospital": WRONG_USE,
-    "client.other-network": WRONG_USE,
-    "client.not-a-node": NOT_REACHABLE,
-    "client.false-answer": LOCAL_FAULT,
-}
-"""The SDK's own refusals, which are of several sorts; those not named here (no permit, expired) are denials."""
 
 _OF_CODE: Final[dict[str, int]] = {
     "client.other-network": WRONG_USE,
@@ -71,8 +59,6 @@ def exit_code_of(error: BaseException) -> int:
     """Return the exit code of a command that ends with `error`."""
     match error:
         case Rejected():
-            if error.code in _OWN_CODES:
-                return _OWN_CODES[error.code]
             subject = error.code.partition(".")[0]
             if error.code in _OF_CODE:
                 return _OF_CODE[error.code]
