@@ -313,7 +313,7 @@ class BlobStore:
         """Remove uploads that nobody went on with for a week; return how many."""
         stale = []
         with disk_errors("looking at uploads"):
-            for root in self._received:
+            for root in list(self._received):
                 path = self._uploads / _name(root)
                 if root not in self._busy and now_ms - path.stat().st_mtime_ns // 1_000_000 > STALE_UPLOAD_MS:
                     stale.append(root)
