@@ -8,16 +8,13 @@ from medchain.engine.verification import Verifier
 from medchain.sim.node import EngineBuilder, EngineLike, Start
 from medchain.store.keyvalue import WriteBatch
 
-POOL_BYTES_MAX = 4 * 1024 * 1024
-"""Pools of simulated nodes: far above what a seed submits."""
-
 
 def founding_batch(genesis: Genesis) -> WriteBatch:
     """Return what `node init` writes into an empty store."""
     return Engine.founding_batch(genesis)
 
 
-def real_engines(genesis: Genesis) -> EngineBuilder:
+def real_engines(genesis: Genesis, pool_bytes_max: int) -> EngineBuilder:
     """Return a builder of real engines that share one Verifier: equal signatures of a world are verified once, not once a node."""
     verifier = Verifier(genesis.domain())
 
@@ -28,7 +25,7 @@ def real_engines(genesis: Genesis) -> EngineBuilder:
             consensus_key=start.key,
             verifier=verifier,
             challenge=start.challenge,
-            pool_bytes_max=POOL_BYTES_MAX,
+            pool_bytes_max=pool_bytes_max,
             is_store_damaged=start.is_store_damaged,
         )
 

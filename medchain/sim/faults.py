@@ -143,6 +143,10 @@ class Plan:
     """Transactions expire so many blocks after the head their client saw."""
     resubmit_permille: int
     """Submissions that repeat an earlier transaction, at any node."""
+    burst_max: int = 1
+    """Submissions that may come at one instant."""
+    pool_bytes_max: int = 4 * 1024 * 1024
+    """Room of every pool."""
 
     @property
     def forgetful(self) -> frozenset[int]:
@@ -182,12 +186,11 @@ def draw_plan(seed: int, nodes: int | None = None) -> Plan:
     count = dice.choices(range(NODES_MIN, NODES_MAX + 1), weights=(6, 2, 1, 2))[0]
     count = count if nodes is None else nodes
     safety_ms = dice.randint(3_500, 7_000)
-    base_ms = dice.choice((100, 200, 300, 600))
     skew_ms = dice.choice((0, 0, 50, 400))
     return Plan(
         seed=seed,
         nodes=count,
-        parameters=_parameters(base_ms, dice.choice((1_000, 2_000, 4_000))),
+        parameters=_draw_parameters(dice),
         weather=_draw_weather(dice),
         clock_offsets_ms=tuple([dice.randint(-skew_ms, skew_ms) for _ in range(count)]),
         clock_drifts_ppm=tuple([dice.choice((0, 0, -200, 200)) for _ in range(count)]),
@@ -197,8 +200,20 @@ def draw_plan(seed: int, nodes: int | None = None) -> Plan:
         turn_us=dice.choice((100, 300, 1_000, 4_000)),
         sync_us=dice.choice((200, 1_000, 5_000)),
         submit_interval_ms=dice.choice((60, 100, 150)),
-        valid_for_blocks=dice.choice((8, 30, 100)),
+        valid_for_blocks=dice.choice((8, 20, 39)),
         resubmit_permille=dice.choice((0, 100, 300)),
+        burst_max=dice.choice((1, 1, 1, 12)),
+        pool_bytes_max=dice.choice((4 * 1024 * 1024, 4 * 1024 * 1024, 16 * 1024)),
+    )
+
+
+def _draw_parameters(dice: random.Random) -> Parameters:
+    """Short times, so that much happens in a second; now and then small blocks, so that work queues up, or a narrow window."""
+    return replace(
+        _parameters(dice.choice((100, 200, 300, 600)), dice.choice((1_000, 2_000, 4_000))),
+        block_transactions_max=dice.choice((2_000, 2_000, 2_000, 2)),
+        block_weight_max=dice.choice((20_000, 20_000, 100)),
+        expiry_window_blocks=dice.choice((200, 200, 40)),
     )
 
 

@@ -52,7 +52,7 @@ def run_plan(
     workload = Workload(plan.seed, identities, plan.valid_for_blocks, plan.resubmit_permille)
     case = Case(identities.genesis, signing, plan.forgetful if faulty is None else faulty)
     panel = Panel(case, workload.book)
-    builder = real_engines(identities.genesis)
+    builder = real_engines(identities.genesis, plan.pool_bytes_max)
     trace = Trace(is_text_kept)
     world = World(plan, identities, wrap(builder) if wrap else builder, founding_batch(identities.genesis), workload, panel, trace)
     world.run_until(plan.safety_ms * 1000)

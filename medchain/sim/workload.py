@@ -81,6 +81,9 @@ class Workload:
         self._versions = [1] * PATIENTS
         self._known: list[Transaction] = []
         self._bad: set[bytes] = set()
+        self._missing = list(range(CLINICIANS + PATIENTS))
+        """People whose introduction no node has accepted yet."""
+        self._introductions: dict[bytes, int] = {}
         self._requests: dict[int, Transaction] = {}
         self._count = 0
 
@@ -111,6 +114,9 @@ class Workload:
         if transaction.id in self._bad:
             self.book.wrongly_accepted.append(transaction.id)
         self.book.promise(node, transaction)
+        person = self._introductions.get(transaction.id)
+        if person in self._missing:
+            self._missing.remove(person)
 
     def _sign(self, key: SigningKey, height: int, *operations: Operation) -> Transaction:
         body = TransactionBody(
@@ -123,11 +129,12 @@ class Workload:
         return Transaction.sign(body, key, self._network)
 
     def _good_transaction(self, height: int) -> Transaction:
-        """First the people, then what they do, at random."""
-        if self._count <= CLINICIANS:
-            return self._credential(height, self._count - 1)
-        if self._count <= CLINICIANS + PATIENTS:
-            return self._admit(height, self._count - CLINICIANS - 1)
+        """First the people, again until a node has accepted them; then what they do, at random."""
+        if self._missing and (self._count <= CLINICIANS + PATIENTS or self._dice.randrange(2)):
+            person = self._missing[self._count % len(self._missing)]
+            transaction = self._credential(height, person) if person < CLINICIANS else self._admit(height, person - CLINICIANS)
+            self._introductions[transaction.id] = person
+            return transaction
         choices = (self._grant, self._grant, self._revoke, self._ask, self._ask, self._read_trail, self._amend, self._confirm, self._renew)
         return self._dice.choice(choices)(height)
 

@@ -410,7 +410,8 @@ class World:
         if self.is_workload_over:
             return
         candidates = [node for node in self.nodes if node.state is NodeState.UP]
-        if candidates:
+        count = self._dice.randint(1, self.plan.burst_max) if candidates and self._dice.randrange(4) == 0 else min(1, len(candidates))
+        for _ in range(count):
             node = self._dice.choice(candidates)
             request, transaction = self.workload.next(node.height, self.now_us)
             self.trace.note(self.now_us, f"client submits {request} {transaction.id[:6].hex()} to {node.index}")
