@@ -1,8 +1,8 @@
 """May the keys of a permit go out now? The releaser's own check, at its own head, counted durably before the answer.
 
-Rule: ledger.md, "Sealing and sharing", 6. What the state says is the ledger's (`permit_standing`); added here is what only a node knows: how
-old its head is, and how many keys it has already let out. A cut-off node stops after two heartbeats. That a release is announced on chain,
-and final, before the key leaves is the custodian's duty; it may ask before or after. This module opens and sends no key.
+Rule: ledger.md, "Sealing and sharing", 6. What the state says is the ledger's (`permit_standing`); added here is what only a node knows:
+how old its head is, and how many keys it has already let out. A cut-off node stops after two heartbeats. That a release is announced and
+final before the key leaves is the custodian's duty; it may ask here before or after. This module opens and sends no key.
 """
 
 from __future__ import annotations

@@ -37,27 +37,26 @@ class Verifier:
     def __init__(self, network: Domain, remembered_max: int = REMEMBERED_MAX) -> None:
         self.network = network
         self._generation_max = max(1, remembered_max // 2)
-        self._newer: dict[bytes, bool] = {}
-        self._older: dict[bytes, bool] = {}
+        self._newer: dict[Item, bool] = {}
+        self._older: dict[Item, bool] = {}
 
     def check_all(self, items: Sequence[Item]) -> list[bool]:
         """Return for each item whether libsodium accepts it; equal checks of the recent past are not repeated."""
-        keys = [public + signature + message for public, message, signature in items]
-        unknown = [index for index, key in enumerate(keys) if key not in self._newer and key not in self._older]
+        unknown = [index for index, item in enumerate(items) if item not in self._newer and item not in self._older]
         answers = [True] * len(items)
         if unknown:
             for index, is_valid in zip(unknown, verify_many([items[index] for index in unknown]), strict=True):
                 answers[index] = is_valid
-                if is_valid:  # then key and signature have their fixed lengths, so the joined bytes mean one check only
-                    self._remember(keys[index])
+                if is_valid:
+                    self._remember(items[index])
         return answers
 
     def is_valid(self, item: Item) -> bool:
         """Answer for one item."""
         return self.check_all((item,))[0]
 
-    def _remember(self, key: bytes) -> None:
-        self._newer[key] = True
+    def _remember(self, item: Item) -> None:
+        self._newer[item] = True
         if len(self._newer) > self._generation_max:
             self._older, self._newer = self._newer, {}
 
