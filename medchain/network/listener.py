@@ -236,18 +236,21 @@ class PeerListener:
             self._counters.increment("network_requests", label=str(error.status))
             raise
         except Malformed as error:
-            return refusal_response(400, error.code, error.message)
+            response = refusal_response(400, error.code, error.message)
         except Rejected as error:
-            return refusal_response(403, error.code, error.message)
+            response = refusal_response(403, error.code, error.message)
         except Unavailable as error:
-            return refusal_response(503, error.code, error.message, retry_seconds=max(1, error.retry_after_ms // 1000))
-        except OSError:
-            raise  # the line broke; nobody is there to be answered
+            response = refusal_response(503, error.code, error.message, retry_seconds=max(1, error.retry_after_ms // 1000))
+        except ConnectionError:  # the peer went away; nobody is there to be answered
+            response = refusal_response(503, "unavailable", "the connection broke")
         except Exception as error:  # a broken handler must not take agreement down, and its detail is nobody's business
             if isinstance(error, InvariantBroken):
                 self._failed(error)
             log_event("network.request.failed", level="error", peer=self._number_of(peer), kind=type(error).__name__)
-            return refusal_response(500, "internal", "the request failed inside the node")
+            response = refusal_response(500, "internal", "the request failed inside the node")
+        if request.writer.output_size > 0 and isinstance(request.transport, asyncio.WriteTransport):
+            request.transport.abort()  # a second answer amid the first would be taken for a part of it
+        return response
 
     async def _open_websocket(self, request: web.Request) -> web.StreamResponse:
         tune(request.transport)

@@ -134,6 +134,8 @@ class PeerNetwork:
         self._wall_clock_ms = wall_clock_ms
         self._hooks = Hooks(received=self._receive, accuse=self._accuse, room=room, tap=tap)
         self._standings = Standings(limits)
+        self.number = list(self._hospitals).index(self._own)
+        """This hospital's place in the genesis document: how log lines name it."""
         self._peers = {key: _Peer(hospital, number) for number, (key, hospital) in enumerate(self._hospitals.items()) if key != self._own}
         self._of_certificate = {hospital.certificate: key for key, hospital in self._hospitals.items() if key != self._own}
         self._greeter: Greeter | None = None
@@ -333,7 +335,10 @@ class PeerNetwork:
         ws = web.WebSocketResponse(
             max_msg_size=SOCKET_FRAME_BYTES_MAX, autoping=False, compress=False, timeout=self._limits.close_ms / 1000
         )
-        await ws.prepare(request)
+        try:
+            await ws.prepare(request)
+        except ConnectionError:  # it was gone before it was here
+            return web.Response(status=503)
         try:
             await self._serve(ws, request.transport, peer, is_dialler=False)
         except Exception as error:  # aiohttp would log it and go on; a bug of our own must reach whoever stops the node

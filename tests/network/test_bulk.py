@@ -42,7 +42,19 @@ def routes(gate: asyncio.Event | None = None) -> list[web.RouteDef]:
         }
         raise errors[request.match_info["kind"]]
 
-    return [web.get("/whoami", whoami), web.post("/echo", echo), web.get("/wait", wait), web.get("/fail/{kind}", fail)]
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "2000"})
+        await response.prepare(request)
+        await response.write(bytes(1_000))
+        raise Malformed("the blob is damaged in its middle")
+
+    return [
+        web.get("/break", break_off),
+        web.get("/whoami", whoami),
+        web.post("/echo", echo),
+        web.get("/wait", wait),
+        web.get("/fail/{kind}", fail),
+    ]
 
 
 async def test_handler_knows_which_hospital_asks(cluster):
@@ -139,6 +151,16 @@ async def test_errors_of_a_handler_are_answers_without_detail(cluster):
     first.failures.clear()
     async with await second.network.open(first.public, "GET", "/absent") as response:
         assert response.status == 404
+
+
+async def test_error_amid_an_answer_breaks_it_off_and_is_not_taken_for_a_part_of_it(cluster):
+    first = await cluster.start(0, routes=routes())
+    second = await cluster.start(1)
+    async with await second.network.open(first.public, "GET", "/break") as response:
+        with pytest.raises((aiohttp.ClientError, OSError)):
+            await response.read()
+    async with await second.network.open(first.public, "GET", "/whoami") as response:
+        assert response.status == 200
 
 
 async def test_requests_of_one_peer_under_way_are_bounded(cluster, until, quick):
