@@ -28,7 +28,7 @@ from medchain.store.staged import Staged
 from medchain.store.tree import StateTree, TreeUpdate
 
 REFUSALS: Final[dict[str, str]] = {
-    "store.damaged": "The store contradicts itself: it has to be removed, then the node catches up from its peers.",
+    "store.inconsistent": "The store contradicts itself: it has to be removed, then the node catches up from its peers.",
     "store.other-network": "The store belongs to another network than the genesis document.",
     "store.version": "The store was written by another version of the program.",
 }
@@ -239,7 +239,7 @@ def is_empty(staged: Staged) -> bool:
 def damaged(what: str) -> Rejected:
     """Return the refusal to work on a store that contradicts itself."""
     return Rejected(
-        "store.damaged",
+        "store.inconsistent",
         f"the store is damaged ({what}): move the data folder away and start with an empty one; the node then catches up from its peers "
         "and votes once they have confirmed what it signed before",
     )

@@ -594,7 +594,7 @@ def test_a_damaged_store_is_refused_with_a_sentence(cluster, prefix):
         store.write(store_batch((key, value[:-1] + bytes((value[-1] ^ 1,)) if value else b"x")))
     with pytest.raises(Rejected) as refusal:
         start(cluster, store)
-    assert refusal.value.code == "store.damaged"
+    assert refusal.value.code == "store.inconsistent"
     assert "move the data folder" in refusal.value.message
 
 
@@ -608,7 +608,7 @@ def test_damaged_hard_state_is_refused_with_a_sentence(cluster):
     store.write(store_batch((key, value[:-1])))
     with pytest.raises(Rejected) as refusal:
         start(cluster, store)
-    assert refusal.value.code == "store.damaged"
+    assert refusal.value.code == "store.inconsistent"
 
 
 def test_an_alarm_is_raised_when_a_second_holder_of_the_key_votes(cluster):
