@@ -128,10 +128,11 @@ class Output:
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
-            source = self._draft or Path(f"/proc/self/fd/{self.file.fileno()}")
-            os.link(source, self._path, follow_symlinks=True)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
+                # With a folder given, the link in /proc is followed to the nameless file it stands for (open(2), O_TMPFILE).
+                source = self._draft or Path(f"/proc/self/fd/{self.file.fileno()}")
+                os.link(source, self._path.name, dst_dir_fd=folder, follow_symlinks=True)
                 os.fsync(folder)
             finally:
                 os.close(folder)

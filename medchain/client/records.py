@@ -287,7 +287,7 @@ async def _fetch(client: NodeClient, facts: RecordFacts, progress: Progress) -> 
         if digest_of(answer, "root") != facts.version_row.root:
             raise Rejected("client.false-answer", "the hospital fetches another record than the one on the chain: do not use this node")
         now_bytes = uint_of(answer, "received_bytes")
-        sealed_bytes = uint_of(answer, "sealed_bytes")
+        sealed_bytes = largest if answer.get("sealed_bytes") is None else uint_of(answer, "sealed_bytes")
         if sealed_bytes > largest:
             raise Malformed(f"the hospital fetches {sealed_bytes} bytes, but the record has at most {largest}: do not use this node")
         progress(FETCH, now_bytes, sealed_bytes)

@@ -59,6 +59,8 @@ async def upload_from(client: NodeClient, root: bytes, source: BinaryIO, total: 
                 done, fruitless = received, 0
             if received > total:
                 raise Rejected("client.false-answer", "the vault claims more bytes of the upload than there are: do not use this node")
+            if os.fstat(source.fileno()).st_size < total:
+                raise Malformed("the sealed file became shorter while it was sent: seal it again")
             if await _send_rest(client, root, source, received, total, progress):
                 return
         except _INTERRUPTIONS as error:
@@ -110,7 +112,7 @@ async def _pieces(source: BinaryIO, first: int, total: int, progress: Progress |
     while sent < total:
         piece = await asyncio.to_thread(os.pread, source.fileno(), min(PIECE_BYTES, total - sent), sent)
         if not piece:
-            raise Malformed("the sealed file became shorter while it was sent")
+            raise ConnectionAbortedError("the sealed file became shorter")  # the next attempt says so; this one is ended by aiohttp
         yield piece
         sent += len(piece)
         if progress is not None:

@@ -144,8 +144,8 @@ class RpcServer:
             if error.status < 400:
                 raise
             return _error_response(error.status, answers.error_object(methods.INVALID_REQUEST, f"HTTP {error.status}: {error.reason}"))
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+        except ConnectionError:
+            return _error_response(400, answers.error_object(methods.INVALID_REQUEST, "the connection ended within the request"))
         except Exception as error:
             if not answers.is_for_clients(error):
                 self._note_failure(request.method, error)

@@ -247,7 +247,7 @@ _TABLE: Final = (
     Method(
         "records.fetch", (_RECORD, _VERSION), CUSTODIAN,
         "Bring a version's ciphertext into this hospital's vault for a reader of this hospital; ask again until it is complete.",
-        "{root, sealed_bytes, received_bytes, is_complete}",
+        "{root, sealed_bytes (null until the beginning has arrived), received_bytes, is_complete}",
     ),
     Method(
         "records.release", (_REQUEST,), CUSTODIAN,

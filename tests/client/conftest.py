@@ -1,6 +1,7 @@
 """Four hospitals in one process: real engines on memory stores, real desks, real listeners on loopback, real vaults. Time is virtual.
 
-Between the hospitals messages travel encoded through queues instead of sockets; everything a client meets is the real thing.
+Between the hospitals messages travel encoded through queues, and bulk requests over plain HTTP on loopback; everything a client meets is
+the real thing: listener, desk, engine, custodian, vault.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from medchain.chain.genesis import Genesis, Hospital
 from medchain.chain.parameters import Parameters
@@ -21,13 +24,15 @@ from medchain.crypto.keyfile import Identity
 from medchain.crypto.sealing import SUITE_X25519
 from medchain.crypto.signing import SigningKey
 from medchain.engine.engine import Engine
-from medchain.engine.ready import PeerConnected, PeerDisconnected, Received, Ticked
+from medchain.engine.ready import BlockDecided, PeerConnected, PeerDisconnected, Received, Ticked
 from medchain.engine.verification import Verifier
+from medchain.errors import Unavailable
+from medchain.node.custodian import Custodian
 from medchain.node.desk import Desk
 from medchain.rpc.server import RpcServer
 from medchain.store.memory import MemoryKeyValue
 from medchain.vault.blobs import BlobStore
-from medchain.vault.http import blob_routes
+from medchain.vault.wraps import WrapStore
 from medchain.wire.peer import decode_message, encode_message
 
 START_MS = 1_800_000_000_000
@@ -39,8 +44,14 @@ def fixed(name: str) -> bytes:
     return sha256(name.encode()).digest()
 
 
-async def allow(request: Any, root: bytes) -> None:
-    """The rule of a vault that lets its own clients read and write."""
+class VirtualClock:
+    """The clock of the harness."""
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+
+    def wall_ms(self) -> int:
+        return START_MS + self._net.now_ms
 
 
 class Member:
@@ -59,7 +70,7 @@ class Member:
         self.blobs = BlobStore(self.folder)
         self.is_connected = True
         self.bodies: list[bytes] = []
-        self.routes: list[Any] = []
+        self.peer_url = ""
 
     def _post(self, event: Any) -> bool:
         self.inbox.append(event)
@@ -85,10 +96,44 @@ class Member:
             genesis=genesis, store=self.store, consensus_key=self.consensus, verifier=Verifier(genesis.domain()),
             challenge=fixed(f"{self.name} challenge"),
         )  # fmt: skip
-        routes = [*blob_routes(self.blobs, allow, allow), *self.routes]
+        self.custodian = Custodian(
+            identity=self.identity, genesis=genesis, network=genesis.domain(), desk=self.desk, blobs=self.blobs,
+            wraps=WrapStore(self.folder, self.identity.opening, genesis.domain()), clock=VirtualClock(self.net), open_peer=self._open_peer,
+        )  # fmt: skip
+        self.desk.servers.update(self.custodian.servers)
         self.server = RpcServer(
-            listen=("127.0.0.1", 0), call=self.desk.call, routes=routes, health=dict, tap=lambda _, body: self.bodies.append(body)
-        )
+            listen=("127.0.0.1", 0), call=self.desk.call, routes=self.custodian.client_routes(), health=dict,
+            tap=lambda _, body: self.bodies.append(body),
+        )  # fmt: skip
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Open the listeners for clients and for the other hospitals."""
+        await self.server.start()
+        stack.push_async_callback(self.server.stop)
+
+        @web.middleware
+        async def name_peer(request: web.Request, handler: Any) -> web.StreamResponse:
+            request["peer"] = bytes.fromhex(request.headers["X-Peer"])
+            return await handler(request)
+
+        app = web.Application(middlewares=[name_peer])
+        app.router.add_routes(self.custodian.peer_routes())
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.peer_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+        self.session = await stack.enter_async_context(aiohttp.ClientSession())
+        await self.custodian.start()
+        stack.push_async_callback(self.custodian.stop)
+
+    async def _open_peer(self, peer: bytes, method: str, path: str, *, data: Any = None, headers: Any = None) -> aiohttp.ClientResponse:
+        other = next(member for member in self.net.members.values() if member.consensus.public == peer)
+        if not (self.is_connected and other.is_connected):
+            raise Unavailable("the hospital is not connected")
+        named = {**(headers or {}), "X-Peer": self.consensus.public.hex()}
+        return await self.session.request(method, other.peer_url + path, data=data, headers=named)
 
     def turn(self) -> None:
         """Hand the engine what came in, and do what it says, in order."""
@@ -101,6 +146,9 @@ class Member:
                 if other is not self and self.is_connected and other.is_connected and envelope.to in (None, other.consensus.public):
                     other.inbox.append(Received(self.consensus.public, decode_message(data)))
         self.desk.answer(ready.replies)
+        for reply in ready.replies:
+            if isinstance(reply, BlockDecided):
+                self.custodian.observe(reply)
 
 
 class Net:
@@ -163,21 +211,21 @@ def network(tmp_path: Path):
         net = Net(tmp_path, **parameters)
         prepare(net)
         async with AsyncExitStack() as stack:
-            for name, member in net.members.items():
-                await member.server.start()
-                stack.push_async_callback(member.server.stop)
-                net.clients[name] = await stack.enter_async_context(NodeClient(member.server.url, genesis=net.genesis))
             pump = asyncio.ensure_future(net.pump())
-
-            async def end() -> None:
-                for member in net.members.values():
-                    member.desk.close()
-                pump.cancel()
-                await asyncio.wait((pump,))
-                if not pump.cancelled():
-                    pump.result()
-
-            stack.push_async_callback(end)
+            stack.push_async_callback(_end, net, pump)
+            for name, member in net.members.items():
+                await member.start(stack)
+                net.clients[name] = await stack.enter_async_context(NodeClient(member.server.url, genesis=net.genesis))
             yield net
 
     return _network
+
+
+async def _end(net: Net, pump: asyncio.Future[None]) -> None:
+    """Stop the engines; what broke one of them fails the test."""
+    for member in net.members.values():
+        member.desk.close()
+    pump.cancel()
+    await asyncio.wait((pump,))
+    if not pump.cancelled():
+        pump.result()
