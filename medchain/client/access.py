@@ -16,7 +16,7 @@ from medchain.chain.receipt import Event
 from medchain.client.node import NodeClient, bytes_of, digest_of, list_of, uint_of
 from medchain.client.people import clinician_role
 from medchain.client.wallet import RUN_TIMEOUT_MS, Outcome, Wallet, event_field
-from medchain.errors import Malformed, Rejected, Unavailable
+from medchain.errors import Rejected, Unavailable
 from medchain.ledger.rows import decode_row
 from medchain.ledger.trail import TrailHead, event_names, trail_after, trail_key, trail_start
 from medchain.wire.methods import PAGE_MAX
@@ -172,6 +172,6 @@ def _read_rows(rows: Sequence[Any], events: list[TrailEvent], raw: list[tuple[in
     for row in rows:
         data, height = bytes_of(row, "event", EVENT_BYTES_MAX), uint_of(row, "height")
         if uint_of(row, "index") != len(events):
-            raise Malformed("the node's events are not in the order of the trail")
+            raise Rejected("client.false-answer", "the node's events are not in the order of the trail: do not use this node")
         events.append(TrailEvent(len(events), height, row.get("time_ms") or 0, Event.decode(data)))
         raw.append((height, data))

@@ -122,11 +122,12 @@ class Fragile:
         return web.RouteDef(route.method, route.path, broken, route.kwargs)
 
 
-async def test_an_upload_survives_broken_connections(tmp_path, sealed):
+async def test_an_upload_survives_broken_connections_and_no_traceback_is_logged(tmp_path, sealed, caplog):
     path, root, *_ = sealed
     async with vault(tmp_path, wrap=Fragile(3, 100_000)) as (store, client):
         await upload(client, root, path)
         assert store.has(root)
+    assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
 
 
 async def test_a_download_survives_broken_connections_and_repeats_nothing(tmp_path, sealed):
