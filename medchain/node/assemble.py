@@ -24,14 +24,18 @@ from medchain.errors import InvariantBroken, MedchainError
 from medchain.network.peers import PeerNetwork
 from medchain.node import home as homes
 from medchain.node.clock import Clock
+from medchain.node.custodian import Custodian, CustodianLimits
 from medchain.node.desk import Desk
 from medchain.node.home import NodeHome, OpenedHome
 from medchain.node.pidfile import PidFile
 from medchain.node.recorder import Recorder
+from medchain.node.replicas import ReplicaLimits
 from medchain.node.runtime import Pace, Runtime
 from medchain.rpc.limits import RpcLimits
 from medchain.rpc.server import RpcServer
 from medchain.telemetry import PROCESS_COUNTERS, log_event
+from medchain.vault.blobs import BlobLimits, BlobStore
+from medchain.vault.wraps import WrapStore
 
 Part = TypeVar("Part")
 
@@ -101,10 +105,14 @@ class Node:
             pool_bytes_max=opened.config.runtime_pool_bytes_max,
         )
         recorder = self._make_recorder(opened)
-        desk = Desk(self._post, accuse=self._accuse, alarm=_tell_alarm, decided=_tell_decided)
+        desk = Desk(self._post, accuse=self._accuse, alarm=_tell_alarm)
+        custodian = await asyncio.to_thread(self._make_custodian, opened, desk)
+        desk.servers.update(custodian.servers)
+        desk.observers += [_tell_decided, custodian.observe]
         runtime = self._runtime = self._make_runtime(opened, engine, verifier, desk)
-        network = self._network = self._make_network(opened, recorder)
-        rpc = self._rpc = self._make_rpc(opened, desk, recorder)
+        network = self._network = self._make_network(opened, custodian, recorder)
+        rpc = self._rpc = self._make_rpc(opened, desk, custodian, recorder)
+        custodian.open_peer = network.open
         self._loop_task = asyncio.create_task(runtime.run(), name="the loop")
         stack.push_async_callback(self._stop_loop)
         await network.start()
@@ -112,6 +120,8 @@ class Node:
         await rpc.start()
         stack.push_async_callback(rpc.stop)
         stack.callback(desk.close)
+        await custodian.start()
+        stack.push_async_callback(custodian.stop)
         gc.collect()
         gc.freeze()  # what lives from the start lives to the end: the collector need not look at it again (figures.md)
         log_event("node.started", height=engine.head.height)
@@ -203,7 +213,22 @@ class Node:
             ),
         )
 
-    def _make_network(self, opened: OpenedHome, recorder: Recorder | None) -> PeerNetwork:
+    def _make_custodian(self, opened: OpenedHome, desk: Desk) -> Custodian:
+        config, identity, network = opened.config, opened.keys.organisation, opened.genesis.domain()
+        folder = self._home.vault_folder
+        return Custodian(
+            identity=identity,
+            genesis=opened.genesis,
+            network=network,
+            desk=desk,
+            blobs=BlobStore(folder, BlobLimits(config.vault_bytes_max, config.vault_disk_free_bytes_min)),
+            wraps=WrapStore(folder / "wraps", identity.opening, network),
+            clock=self._clock,
+            failed=lambda error: _made(self._runtime).fail(error),
+            limits=CustodianLimits(replicas=ReplicaLimits(at_once=config.vault_replications_at_once)),
+        )
+
+    def _make_network(self, opened: OpenedHome, custodian: Custodian, recorder: Recorder | None) -> PeerNetwork:
         return PeerNetwork(
             genesis=opened.genesis,
             network=opened.genesis.domain(),
@@ -214,16 +239,18 @@ class Node:
             listen=opened.config.peers_listen,
             deliver=self._deliver,
             height=lambda: self.height,
+            routes=custodian.peer_routes(),
             tap=None if recorder is None else recorder.peer_frame,
             counters=PROCESS_COUNTERS,
             room=lambda: _made(self._runtime).room(),
             failed=lambda error: _made(self._runtime).fail(error),
         )
 
-    def _make_rpc(self, opened: OpenedHome, desk: Desk, recorder: Recorder | None) -> RpcServer:
+    def _make_rpc(self, opened: OpenedHome, desk: Desk, custodian: Custodian, recorder: Recorder | None) -> RpcServer:
         return RpcServer(
             listen=opened.config.rpc_listen,
             call=desk.call,
+            routes=custodian.client_routes(),
             health=self._health,
             tap=None if recorder is None else recorder.rpc_body,
             limits=RpcLimits(in_flight_max=opened.config.rpc_in_flight_max),

@@ -1,13 +1,12 @@
 """The desk for local clients: questions get a number, go into the inbox, and their answers find the way back.
 
-Also waiting for transactions to end, and subscribers to decided blocks; all of it bounded. This module knows no HTTP and no rule.
+Also waiting for transactions to end, and telling of decided blocks; all of it bounded. This module knows no HTTP and no rule.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from medchain.chain.transaction import Transaction
@@ -32,37 +31,9 @@ PENDING_MAX: Final = 20_000
 """Questions in the inbox at the same time; each lasts one turn of the loop."""
 WAITERS_MAX: Final = 20_000
 """Clients that wait for transactions at the same time; more are told to come again."""
-SUBSCRIPTION_BLOCKS_MAX: Final = 256
-"""Blocks a slow subscriber may fall behind; then it is told that it missed some, and reads them by height."""
 RETRY_MS: Final = 500
 
 Server = Callable[[Mapping[str, Any]], Awaitable[Any]]
-
-
-class Subscription:
-    """Decided blocks in order. `is_behind` turns True when blocks were dropped because their reader was slow; the reader clears it."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[BlockDecided] = deque()
-        self._waker = asyncio.Event()
-        self.is_behind = False
-
-    def put(self, block: BlockDecided) -> None:
-        """Add a block, dropping the oldest when there is no room."""
-        if len(self._blocks) >= SUBSCRIPTION_BLOCKS_MAX:
-            self._blocks.popleft()
-            self.is_behind = True
-        self._blocks.append(block)
-        self._waker.set()
-
-    def __aiter__(self) -> AsyncIterator[BlockDecided]:
-        return self
-
-    async def __anext__(self) -> BlockDecided:
-        while not self._blocks:
-            self._waker.clear()
-            await self._waker.wait()
-        return self._blocks.popleft()
 
 
 class Desk:
@@ -74,20 +45,19 @@ class Desk:
         *,
         accuse: Callable[[bytes, str], None] = lambda peer, reason: None,
         alarm: Callable[[str, str], None] = lambda code, message: None,
-        decided: Callable[[BlockDecided], None] = lambda block: None,
     ) -> None:
         self._post = post
         self._accuse = accuse
         self._alarm = alarm
-        self._decided = decided
         self._last_request = 0
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
         self._waiting = 0
-        self._subscriptions: list[Subscription] = []
         self._is_closed = False
         self.servers: dict[str, Server] = {}
         """Methods answered neither by the engine nor by the desk: those of the custodian, by name."""
+        self.observers: list[Callable[[BlockDecided], None]] = []
+        """Told of each decided block at once; they must not wait."""
 
     # ---- questions -----------------------------------------------------------------------------------------------------------
 
@@ -141,17 +111,6 @@ class Desk:
             if not waiters:
                 self._waiters.pop(transaction_id, None)
 
-    def subscribe(self) -> Subscription:
-        """Return the decided blocks from now on."""
-        subscription = Subscription()
-        self._subscriptions.append(subscription)
-        return subscription
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """End a subscription."""
-        if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
-
     async def _submit_one(self, raw: bytes) -> dict[str, Any]:
         """Hand in one transaction of a batch; its refusal is an answer, so that it touches no other."""
         identity: bytes | None = None
@@ -195,9 +154,8 @@ class Desk:
                 case BlockDecided():
                     for receipt in reply.receipts:
                         self._wake(receipt.transaction_id)
-                    for subscription in self._subscriptions:
-                        subscription.put(reply)
-                    self._decided(reply)
+                    for observe in self.observers:
+                        observe(reply)
                 case TransactionsExpired():
                     for transaction_id in reply.transaction_ids:
                         self._wake(transaction_id)

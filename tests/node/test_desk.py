@@ -43,7 +43,6 @@ class Inbox:
             self.post,
             accuse=lambda peer, reason: self.told.append((peer, reason)),
             alarm=lambda code, message: self.told.append((code, message)),
-            decided=lambda block: self.told.append(block.height),
         )
 
     def post(self, event) -> bool:
@@ -218,18 +217,10 @@ async def test_closing_tells_everybody_and_takes_nothing_more(inbox):
         await inbox.desk.query("chain.head")
 
 
-async def test_subscriber_reads_blocks_in_order_and_is_told_when_it_fell_behind(inbox):
-    blocks = inbox.desk.subscribe()
+async def test_observers_are_told_of_each_decided_block_in_order(inbox):
+    inbox.desk.observers.append(lambda block: inbox.told.append(block.height))
     inbox.desk.answer([decided(1), decided(2)])
-    assert [(await anext(blocks)).height, (await anext(blocks)).height] == [1, 2]
-    assert not blocks.is_behind
-    waiting = asyncio.create_task(anext(blocks))
-    inbox.desk.answer([decided(height) for height in range(3, 4 + desks.SUBSCRIPTION_BLOCKS_MAX)])
-    assert blocks.is_behind
-    assert (await waiting).height == 4
-    inbox.desk.unsubscribe(blocks)
-    inbox.desk.unsubscribe(blocks)
-    assert inbox.told[:2] == [1, 2]
+    assert inbox.told == [1, 2]
 
 
 async def test_accusations_and_alarms_are_passed_on(inbox):
