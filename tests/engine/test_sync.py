@@ -1,0 +1,156 @@
+"""Catching up: whom to ask, what to believe, and how often to answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from medchain.engine.ready import PeerAccused, PeerConnected, PeerDisconnected, Received, Ticked
+from medchain.engine.sync import ANSWER_TIMEOUT_MS, BEHIND_GRACE_MS, RANGES_PER_SECOND_MAX
+from medchain.wire.peer import RANGE_BLOCKS_MAX, PeerStatus, RangeSent, RangeWanted
+
+
+class Lagging:
+    """A node alone with its three peers' words; the others are ahead by some blocks."""
+
+    def __init__(self, cluster, blocks: int = 5) -> None:
+        self.cluster = cluster
+        cluster.warm()
+        self.node = cluster.nodes[3]
+        for other in cluster.nodes[:3]:
+            cluster.disconnect(self.node, other)
+        for index in range(blocks):
+            cluster.settle(cluster.nodes[0], cluster.patient(0, f"patient {index}"), among=cluster.nodes[:3])
+        self.peers = [node.key.public for node in cluster.nodes[:3]]
+        self.chain = cluster.nodes[0].engine.chain
+        self.now_ms = 100_000
+        self.tick(0)
+        for peer in self.peers:
+            self.node.handle(PeerConnected(peer))
+
+    def tick(self, milliseconds: int):
+        self.now_ms += milliseconds
+        return self.asked(self.node.handle(Ticked(self.now_ms, 1_800_000_000_000 + self.now_ms)))
+
+    def status(self, peer: int, height: int):
+        known = self.chain.archive.digest_of(height) or bytes(32)
+        return self.asked(self.node.handle(Received(self.peers[peer], PeerStatus(height, known))))
+
+    def asked(self, ready):
+        return [(self.peers.index(e.to), e.message) for e in ready.send if isinstance(e.message, RangeWanted)]
+
+    def blocks(self, first: int, last: int):
+        return tuple((self.chain.block_of(height), self.chain.certificate_of(height)) for height in range(first, last + 1))
+
+
+@pytest.fixture
+def lagging(cluster) -> Lagging:
+    return Lagging(cluster)
+
+
+def test_a_peer_ahead_is_asked_for_a_whole_range(lagging):
+    lagging.status(0, 5)
+    assert lagging.tick(20) == [(0, RangeWanted(1, RANGE_BLOCKS_MAX))]
+    lagging.node.handle(Received(lagging.peers[0], RangeSent(lagging.blocks(1, 5))))
+    assert lagging.node.engine.head == lagging.chain.head
+    assert lagging.tick(20) == []
+
+
+def test_a_gap_of_one_block_is_left_to_consensus_for_a_moment(lagging):
+    lagging.status(0, 1)
+    assert lagging.tick(20) == []
+    assert lagging.tick(BEHIND_GRACE_MS) == [(0, RangeWanted(1, RANGE_BLOCKS_MAX))]
+
+
+def test_silence_is_answered_by_asking_another_peer(lagging):
+    for peer in range(3):
+        lagging.status(peer, 5)
+    asked = {peer for peer, _ in lagging.tick(20)}
+    for _ in range(2):
+        assert lagging.tick(ANSWER_TIMEOUT_MS - 20) == []
+        (again,) = lagging.tick(20)
+        asked.add(again[0])
+    assert asked == {0, 1, 2}
+
+
+def test_a_lost_peer_is_replaced_at_once(lagging):
+    for peer in range(3):
+        lagging.status(peer, 5)
+    ((first, _),) = lagging.tick(20)
+    lagging.node.handle(PeerDisconnected(lagging.peers[first]))
+    ((second, _),) = lagging.tick(20)
+    assert second != first
+
+
+def test_a_boaster_with_nothing_to_show_is_left_aside(lagging):
+    lagging.status(0, 2**40)
+    lagging.tick(20)
+    lagging.node.handle(Received(lagging.peers[0], RangeSent(())))
+    assert lagging.tick(20) == []
+    assert lagging.node.engine.status()["best_height"] == 0
+    lagging.status(1, 5)
+    assert [peer for peer, _ in lagging.tick(20)] == [1]
+
+
+def test_ranges_that_come_twice_out_of_order_or_unasked_do_no_harm(lagging):
+    node, peers = lagging.node, lagging.peers
+    node.handle(Received(peers[0], RangeSent(lagging.blocks(3, 5))))
+    assert node.height == 0
+    node.handle(Received(peers[0], RangeSent(lagging.blocks(1, 3))))
+    assert node.height == 3
+    node.handle(Received(peers[1], RangeSent(lagging.blocks(1, 4))), Received(peers[2], RangeSent(lagging.blocks(2, 5))))
+    assert node.height == 5
+    assert not any(isinstance(reply, PeerAccused) for reply in node.replies)
+
+
+def test_a_condemned_peer_is_not_heard_even_after_it_connects_again(lagging):
+    node, liar = lagging.node, lagging.peers[0]
+    (block, certificate), *_ = lagging.blocks(1, 1)
+    forged = type(certificate)(1, 0, certificate.digest, tuple((index, bytes(64)) for index, _ in certificate.commits))
+    ready = node.handle(Received(liar, RangeSent(((block, forged),))))
+    assert [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)] == [liar]
+    node.handle(PeerDisconnected(liar))
+    node.handle(PeerConnected(liar))
+    lagging.status(0, 5)
+    assert lagging.tick(20) == []
+    node.handle(Received(liar, RangeSent(lagging.blocks(1, 5))))
+    assert node.height == 0
+    assert [peer for peer, _ in lagging.tick(61_000)] == [0]
+
+
+def test_many_blocks_are_applied_over_several_turns(make_cluster):
+    lagging = Lagging(make_cluster(), 40)
+    ready = lagging.node.handle(Received(lagging.peers[0], RangeSent(lagging.blocks(1, 40))))
+    assert lagging.node.height == 16
+    assert ready.batch
+    lagging.tick(20)
+    lagging.tick(20)
+    assert lagging.node.height == 40
+
+
+def test_a_peer_that_names_another_block_of_a_decided_height_is_named(cluster):
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    node, peer = cluster.nodes[0], cluster.nodes[1]
+    ready = node.handle(Received(peer.key.public, PeerStatus(1, bytes(32))))
+    assert [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)] == [peer.key.public]
+
+
+def test_ranges_are_served_from_height_1_within_bounds_and_not_without_end(cluster):
+    cluster.warm()
+    for index in range(3):
+        cluster.settle(cluster.nodes[0], cluster.patient(0, f"patient {index}"))
+    node, peer = cluster.nodes[0], cluster.nodes[1].key.public
+
+    def served(first: int, count: int) -> list[int] | None:
+        sent = [e.message for e in node.handle(Received(peer, RangeWanted(first, count))).send if isinstance(e.message, RangeSent)]
+        return [block.header.height for block, _ in sent[0].blocks] if sent else None
+
+    cluster.run(1_000)
+    assert served(0, 2) == [1]
+    assert served(2, 1) == [2]
+    assert served(1, 64) == [1, 2, 3]
+    assert served(4, 64) == []
+    answers = [served(1, 1) for _ in range(RANGES_PER_SECOND_MAX)]
+    assert answers.count(None) == 4
+    cluster.run(1_000)
+    assert served(1, 1) == [1]
