@@ -34,7 +34,7 @@ from medchain.client.node import NodeClient, all_pages, bytes_of, digest_of, lis
 from medchain.client.people import find_hospital
 from medchain.client.permits import StandingPermit, confirm_reading, find_permit
 from medchain.client.transfer import download_into, upload_from
-from medchain.client.wallet import RUN_TIMEOUT_MS, Wallet
+from medchain.client.wallet import RUN_TIMEOUT_MS, Wallet, rule_refusal
 from medchain.crypto.sealing import OpeningKey
 from medchain.crypto.streams import LENGTH_BYTES, SEGMENTS_MAX, TAG_BYTES, SealedStream, generate_data_key, open_stream, seal_stream
 from medchain.errors import Malformed, Rejected, Unavailable
@@ -198,12 +198,12 @@ async def proven_record(client: NodeClient, record: bytes, version: int | None =
     if proven.height < from_height:
         raise Rejected("client.false-answer", "the node's head lies below the height it answered with: do not use this node")
     if proven.value is None:
-        raise Rejected("records.unknown", "no record is registered under this id: check the id")
+        raise rule_refusal("records.unknown")
     row = decode_row(RecordRow, proven.value)
     wanted = version or row.version
     stored = (await client.proven_state(rows.VERSION + record + uint32(wanted))).value
     if stored is None:
-        raise Rejected("records.version-unknown", f"the record has versions 1 to {row.version}: ask for one of these")
+        raise rule_refusal("records.version-unknown")
     return RecordFacts(record, row, wanted, decode_row(VersionRow, stored), proven.height)
 
 

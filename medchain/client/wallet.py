@@ -117,13 +117,18 @@ class Wallet:
             raise Rejected("client.false-answer", "the node proved another transaction than the one it was asked for: do not use this node")
         receipt = facts.receipt
         if not receipt.is_accepted:
-            raise Rejected(receipt.code, refusal_sentence(receipt.code))
+            raise rule_refusal(receipt.code)
         return Outcome(transaction.id, facts.height, facts.time_ms, receipt.code, receipt.events)
 
 
 def refusal_sentence(code: str) -> str:
     """Return what a code of the rule book means, for people."""
     return LEDGER_REFUSALS.get(code, "the network refused it for a reason this client does not know: update the client")
+
+
+def rule_refusal(code: str) -> Rejected:
+    """Return the refusal with a code of the rule book, as the network would say it."""
+    return Rejected(code, refusal_sentence(code))
 
 
 def event_field(event: Event, name: str) -> object:

@@ -108,6 +108,22 @@ async def test_without_a_quorum_nothing_is_decided_and_the_wallet_says_so_then_i
         await register_patient(net.hospital("a"), identity("patient"))
 
 
+async def test_a_transaction_that_missed_its_last_height_is_told_as_expired(network):
+    async with network(expiry_window_blocks=10) as net:
+        await register_patient(net.hospital("b"), identity("patient"))
+        net.disconnect("a")
+        waiting = asyncio.ensure_future(register_patient(net.hospital("a"), identity("patient")))
+        async with asyncio.timeout(20):
+            while (await net.client("a").call("mempool.status"))["transactions"] == 0:
+                await asyncio.sleep(0.01)
+        for _ in range(8):
+            await register_patient(net.hospital("b"), identity("patient"))
+        net.connect("a")
+        with pytest.raises(Rejected) as refused:
+            await waiting
+        assert refused.value.code == "client.expired"
+
+
 async def test_a_transaction_that_is_sent_twice_is_done_once(network):
     async with network() as net:
         wallet = net.hospital("a")
