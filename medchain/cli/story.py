@@ -49,7 +49,7 @@ class Story:
         with self._stage.scene(
             f"{hospitals} hospitals start",
             "Each is a process of its own with its own keys, its own LevelDB store and its own ports; they know each other by the "
-            f"certificates in the genesis document and by nothing else. {hospitals} of them bear {(hospitals - 1) // 3} that fail or lie.",
+            f"certificates in the genesis document and by nothing else. Of these {hospitals}, {(hospitals - 1) // 3} may fail or lie.",
         ) as scene:
             self._stage.show(scene, "testnet", "up", "--hospitals", str(hospitals), "--home", NET, "--base-port", "0", "--detach")
             from medchain.testnet.launch import Testnet

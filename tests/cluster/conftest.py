@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
+import io
 import os
 import secrets
 import signal
@@ -18,6 +20,7 @@ from medchain.actions.people import register_patient
 from medchain.actions.transactions import build_transaction
 from medchain.chain.parameters import Parameters
 from medchain.chain.transaction import Transaction
+from medchain.cli.stage import Stage
 from medchain.crypto.keyfile import Identity, load_identity
 from medchain.crypto.sealing import SUITE_X25519
 from medchain.errors import Rejected, Unavailable
@@ -69,9 +72,7 @@ class Cluster:
         """A transaction of one hospital: a patient is registered there."""
         key, network = self.organisation(name).signing, self.genesis.domain()
         operation = register_patient(network, key.public, Identity.generate("patient", SUITE_X25519))
-        return build_transaction(
-            network, self.genesis.chain_id, key, [operation], valid_until=valid_until, nonce=secrets.token_bytes(8)
-        )
+        return build_transaction(network, self.genesis.chain_id, key, [operation], valid_until=valid_until, nonce=secrets.token_bytes(8))
 
     def submit(self, name: str, transaction: Transaction) -> str:
         """Hand in at one hospital; returns the id."""
@@ -179,3 +180,97 @@ def load(cluster: Cluster) -> Iterator[Load]:
     work = Load(cluster)
     yield work
     work._is_stopping.set()
+
+
+# ---- people and records, through the commands that people type ---------------------------------------------------------------------
+
+
+class Sharing:
+    """Hospitals, a patient registered at a, a physician at b and one at c, and commands to them. Key files lie in `folder`."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self._stage = Stage(io.StringIO())
+        self.lee, self.kim, self.patient_key = (folder / f"{name}.key" for name in ("lee", "kim", "patient"))
+        self.lee_id = self.credential("b", self.lee)["clinician"]
+        self.kim_id = self.credential("c", self.kim)["clinician"]
+        self.patient = self.medchain("patient", "register", "--at", self.home("a"), "--out", self.patient_key)["pseudonym"]
+
+    def home(self, name: str) -> Path:
+        return self.cluster.plan.seat(name).home.path
+
+    def medchain(self, *words: object, expect: int = 0) -> dict:
+        """Run a command in this process and return its JSON answer; another exit code than `expect` fails."""
+        return self._stage.ask(*map(str, words), expect=expect)
+
+    def credential(self, hospital: str, out: Path, expires: str = "30d") -> dict:
+        return self.medchain(
+            "clinician", "credential", "--at", self.home(hospital), "--role", "physician", "--expires", expires, "--out", out
+        )
+
+    def put(self, file: Path, category: str = "general", **options: str) -> str:
+        more = [word for name, value in options.items() for word in (f"--{name}", value)]
+        words = ("record", "put", file, "--at", self.home("a"), "--patient", self.patient, "--category", category)
+        return self.medchain(*words, *more)["record"]
+
+    def grant(self, grantee: object, *, category: str = "general", purpose: str = "TREAT", until: str = "1d") -> str:
+        words = ("consent", "grant", "--as", self.patient_key, "--at", self.home("a"), "--to", grantee)
+        return self.medchain(*words, "--category", category, "--purpose", purpose, "--until", until)["consent"]
+
+    def revoke(self, consent: str) -> dict:
+        return self.medchain("consent", "revoke", consent, "--as", self.patient_key, "--at", self.home("a"))
+
+    def request(self, record: str, *, key: Path | None = None, at: str = "b", purpose: str = "TREAT", expect: int = 0) -> dict:
+        words = ("access", "request", record, "--as", key or self.lee, "--at", self.home(at), "--purpose", purpose)
+        return self.medchain(*words, expect=expect)
+
+    def get(self, record: str, out: Path, *, key: Path | None = None, at: str = "b", expect: int = 0) -> dict:
+        return self.medchain("record", "get", record, "--as", key or self.lee, "--at", self.home(at), "--out", out, expect=expect)
+
+    def emergency(self, record: str, *, key: Path | None = None, at: str = "c", expect: int = 0) -> dict:
+        words = ("access", "emergency", record, "--as", key or self.kim, "--at", self.home(at), "--reason", "UNCONSCIOUS")
+        return self.medchain(*words, expect=expect)
+
+    def history(self, record: str, at: str = "a") -> list[dict]:
+        return self.medchain("record", "history", record, "--at", self.home(at))["events"]
+
+
+@contextlib.contextmanager
+def running_network(folder: Path, hospitals: int = 4, prepare: Callable[[Testnet], None] = lambda testnet: None) -> Iterator[Cluster]:
+    """A network on free ports in `folder`, ready; afterwards none of its processes is left."""
+    testnet = Testnet.open_or_make(folder, hospitals, 0)
+    cluster = Cluster(testnet)
+    try:
+        prepare(testnet)
+        testnet.start()
+        testnet.wait_ready()
+        yield cluster
+    finally:
+        cluster.stop_hard()
+
+
+@pytest.fixture(scope="module")
+def sharing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sharing]:
+    """One network for the tests of a module, each with records and consents of its own."""
+    folder = tmp_path_factory.mktemp("sharing")
+    with running_network(folder / "net") as cluster:
+        yield Sharing(folder, cluster)
+
+
+@pytest.fixture
+def make_sharing(tmp_path: Path) -> Iterator[Callable[..., Sharing]]:
+    """Makes networks of the test's own; `prepare` may change their settings before they start."""
+    with contextlib.ExitStack() as stack:
+
+        def make(prepare: Callable[[Testnet], None] = lambda testnet: None) -> Sharing:
+            cluster = stack.enter_context(running_network(tmp_path / "net", prepare=prepare))
+            return Sharing(tmp_path, cluster)
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def sample_bundle() -> Path:
+    """The FHIR bundle that comes with medchain."""
+    return Path(str(importlib.resources.files("medchain.cli").joinpath("sample_bundle.json")))
