@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
@@ -17,7 +18,7 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection as PooledConnection
 from aiohttp.tracing import Trace
 
-from medchain.errors import Unavailable
+from medchain.errors import InvariantBroken, Unavailable
 from medchain.network.connection import tune
 from medchain.network.limits import SOCKET_FRAME_BYTES_MAX, NetworkLimits
 from medchain.network.tls import Credentials, peer_certificate, tls_reason
@@ -34,7 +35,7 @@ class PinnedConnector(aiohttp.TCPConnector):
         super().__init__(ssl=context, limit=connections_max, ttl_dns_cache=DNS_SECONDS)
         self._certificate = certificate
         self._is_for_messages = is_for_messages
-        self.last_transport: asyncio.BaseTransport | None = None
+        self.last: PooledConnection | None = None
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> PooledConnection:
         """Return a connection whose other end is the hospital, byte for byte. Raises aiohttp.ClientConnectionError otherwise."""
@@ -44,8 +45,22 @@ class PinnedConnector(aiohttp.TCPConnector):
             raise aiohttp.ClientConnectionError("the other end showed another certificate than the hospital's")
         if self._is_for_messages:
             tune(connection.transport)
-            self.last_transport = connection.transport
+            self.last = connection
         return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """An open WebSocket that we dialled."""
+
+    ws: aiohttp.ClientWebSocketResponse
+    pooled: PooledConnection
+    """Must be closed at the end: aiohttp forgets to when the line broke, and the next dial would wait for it."""
+
+    @property
+    def transport(self) -> asyncio.BaseTransport | None:
+        """The transport, None once it is gone."""
+        return self.pooled.transport
 
 
 class PeerClient:
@@ -96,7 +111,7 @@ class PeerClient:
             connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False
         )
 
-    async def dial(self) -> tuple[aiohttp.ClientWebSocketResponse, asyncio.BaseTransport | None]:
+    async def dial(self) -> Dialled:
         """Open the WebSocket. Raises Unavailable whose message is a stable word (see `dial_reason`)."""
         if not self._endpoints():
             raise Unavailable("no-endpoint")
@@ -111,7 +126,9 @@ class PeerClient:
                 )
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             raise Unavailable(dial_reason(error)) from error
-        return ws, connector.last_transport
+        if connector.last is None:
+            raise InvariantBroken("a WebSocket was opened without a connection")
+        return Dialled(ws, connector.last)
 
     async def request(self, method: str, path: str, *, data: Any, headers: Mapping[str, str] | None) -> aiohttp.ClientResponse:
         """Send one bulk request, to the next endpoint when one cannot be reached. Raises Unavailable."""

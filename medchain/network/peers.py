@@ -472,7 +472,7 @@ class PeerNetwork:
         if client is None:
             return "not-started"
         try:
-            ws, transport = await client.dial()
+            dialled = await client.dial()
         except Unavailable as error:
             reason = error.message
             self.counters.increment("network_dials_failed", label=reason)
@@ -481,7 +481,10 @@ class PeerNetwork:
             peer.last_failure = reason
             client.turn()
             return reason
-        return await self._serve(ws, transport, key, is_dialler=True)
+        try:
+            return await self._serve(dialled.ws, dialled.transport, key, is_dialler=True)
+        finally:
+            dialled.pooled.close()
 
     # ---- bulk ---------------------------------------------------------------------------------------------------------------
 

@@ -260,6 +260,8 @@ class HandMadePeer:
 
     async def close(self) -> None:
         if self.session is not None:
+            if hasattr(self, "ws"):
+                self.ws._response.close()  # no goodbye
             await self.session.close()
 
 

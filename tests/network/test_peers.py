@@ -276,6 +276,16 @@ async def test_reconnects_after_the_other_side_is_killed_and_back(cluster, until
     await until(lambda: vote(9) in again.messages())
 
 
+async def test_reconnects_however_often_the_line_breaks(cluster, until):
+    first, second = await pair(cluster, until)
+    for times in range(2, 7):
+        for transport in second.network._listener._open_transports():
+            transport.abort()
+        await until(lambda: first.network.counters.value("network_connections") == times)  # noqa: B023 - awaited within the turn
+        await until(lambda: first.is_connected(second) and second.is_connected(first))
+    assert not first.network.counters.value("network_dials_failed", "timeout")
+
+
 async def test_reconnects_after_the_dialling_side_is_killed_and_back(cluster, until):
     first, second = await pair(cluster, until)
     await first.network.stop()
