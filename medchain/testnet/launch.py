@@ -265,11 +265,11 @@ def ask(port: int, method: str, timeout_s: float = ANSWER_SECONDS, **params: Any
     try:
         connection.request("POST", "/", body, {"Content-Type": "application/json"})
         answer = json.loads(connection.getresponse().read(ANSWER_BYTES_MAX))
-    except (OSError, http.client.HTTPException, ValueError):
+        if "error" not in answer:
+            return answer["result"]
+        code, message = str(answer["error"]["data"]["code"]), str(answer["error"]["message"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError):
         raise Unavailable(f"no node answers at {HOST}:{port}") from None
     finally:
         connection.close()
-    if "error" in answer:
-        data = answer["error"].get("data") or {}
-        raise Rejected(data.get("code", "rpc.refused"), answer["error"].get("message", "the node refused"))
-    return answer["result"]
+    raise Rejected(code, message)

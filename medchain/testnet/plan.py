@@ -155,10 +155,7 @@ def load_plan(folder: Path) -> Plan:
         raise Rejected("testnet.missing", f"There is no test network in {folder}: start one with `medchain testnet up`.") from None
     try:
         document = json.loads(text)
-        seats = tuple(
-            Seat(str(row["name"]), NodeHome(folder / str(row["name"])), int(row["rpc_port"]), int(row["peer_port"]))
-            for row in document["hospitals"]
-        )
+        seats = tuple(_read_seat(folder, row) for row in document["hospitals"])
         return Plan(folder, str(document["chain_id"]), seats)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Malformed(f"{file} is damaged: remove the folder and start a new test network") from None
@@ -170,6 +167,14 @@ def check_ports(seats: Sequence[Seat]) -> None:
         for port in (seat.rpc_port, seat.peer_port):
             if not _is_free(port):
                 raise Rejected("testnet.port-taken", f"Port {port} is taken: choose others with --base-port (0 = any free).")
+
+
+def _read_seat(folder: Path, row: Any) -> Seat:
+    """Return a seat of testnet.json. Raises ValueError and its like for anything that is none."""
+    name, ports = row["name"], (row["rpc_port"], row["peer_port"])
+    if name not in string.ascii_lowercase or len(name) != 1 or not all(type(port) is int and 0 < port < 65_536 for port in ports):
+        raise ValueError("no seat")
+    return Seat(name, NodeHome(folder / name), *ports)
 
 
 def _make_seat(plan: Plan, seat: Seat, passphrase: str, now: datetime, threads: ThreadPoolExecutor, work: list[Future[Any]]) -> Hospital:
