@@ -254,6 +254,7 @@ class Node:
             health=self._health,
             tap=None if recorder is None else recorder.rpc_body,
             limits=RpcLimits(in_flight_max=opened.config.rpc_in_flight_max),
+            broken=lambda error: _made(self._runtime).fail(error),
         )
 
     # ---- joints --------------------------------------------------------------------------------------------------------------
