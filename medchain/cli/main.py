@@ -27,7 +27,7 @@ class Noun:
 
 NOUNS: Final[dict[str, Noun]] = {
     "testnet": Noun("testnet", "a network of hospitals on this machine: up, status, down, kill, restart"),
-    "node": Noun("node", "one hospital's node: init, start, status"),
+    "node": Noun("node", "one hospital's node: init, genesis, start, status"),
     "keys": Noun("keys", "key files: new, show"),
     "tx": Noun("tx", "transactions: show, wait, proof"),
     "verify": Noun("verify", "check a proof file offline, with the genesis document alone"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from medchain.chain.limits import PROTOCOL_VERSION
 from medchain.cli import address, output, passphrase
-from medchain.errors import Rejected
+from medchain.errors import Malformed, Rejected
 
 DEFAULT_HOME: Final = "."
+DESCRIPTION_BYTES_MAX: Final = 64 * 1024
 
 REFUSALS: Final[dict[str, str]] = {
     "cli.options": "Options were combined that do not belong together, or one is missing.",
@@ -36,6 +39,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     init.add_argument("--peer-port", type=int, default=7200, metavar="PORT", help="port of the peer listener (default 7200)")
     init.add_argument("--rpc-port", type=int, default=7100, metavar="PORT", help="port for clients, on loopback (default 7100)")
     passphrase.add_new_key_options(init)
+    genesis = verbs.add_parser(
+        "genesis",
+        help="write a genesis document from the hospital.json of every founding member",
+        description="Writes the founding document of a new network. Every member compares its digest before `node init --genesis`.",
+    )
+    genesis.add_argument("--hospital", action="append", required=True, metavar="FILE", help="hospital.json of a member; four or more")
+    genesis.add_argument("--chain-id", required=True, metavar="NAME", help="the network's name")
+    genesis.add_argument("--out", required=True, metavar="FILE", help="the genesis document; it must not exist yet")
     start = verbs.add_parser("start", help="run the node until SIGTERM or Ctrl-C")
     _add_home(start)
     start.add_argument("--empty-store", action="store_true", help="begin with an empty store, because the disk with the old one is lost")
@@ -49,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     match arguments.verb:
         case "init":
             return _init(arguments)
+        case "genesis":
+            return _genesis(arguments)
         case "start":
             return _start(arguments)
         case _:
@@ -107,6 +120,42 @@ def _found(home: Any, genesis_file: Path) -> dict[str, Any]:
     homes.check_membership(home, genesis)
     homes.found_store(home, genesis)
     return {"genesis": genesis.digest(), "chain_id": genesis.chain_id}
+
+
+def _genesis(arguments: argparse.Namespace) -> int:
+    from medchain.chain.genesis import Genesis
+    from medchain.chain.parameters import Parameters
+    from medchain.node.home import write_file
+
+    out = Path(arguments.out)
+    if out.exists():
+        raise Rejected("cli.file", f"{out} exists already: choose another name.")
+    rows = [_read_object(Path(file)) for file in arguments.hospital]
+    document = {
+        "medchain_genesis": PROTOCOL_VERSION,
+        "chain_id": arguments.chain_id,
+        "time_ms": int(datetime.now(UTC).timestamp() * 1_000),
+        "parameters": Parameters().as_names(),
+        "hospitals": sorted(rows, key=lambda row: str(row.get("consensus_key"))),
+    }
+    founded = Genesis.from_json(json.dumps(document))
+    write_file(out, founded.to_json().encode())
+    facts = {"file": str(out), "genesis": founded.digest(), "chain_id": founded.chain_id, "hospitals": len(founded.hospitals)}
+    output.answer(arguments, facts, [f"{out} written", f"digest          {founded.digest().hex()}"])
+    return output.DONE
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file."""
+    try:
+        value = json.loads(path.read_bytes()[:DESCRIPTION_BYTES_MAX])
+    except OSError as error:
+        raise Rejected("cli.file", f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Malformed(f"{path} is not the description that `medchain node init` writes")
+    return value
 
 
 def _start(arguments: argparse.Namespace) -> int:
