@@ -159,7 +159,7 @@ class Agreement:
 
     def _persist(self, record: events.HardState) -> None:
         if hardstate.height_of(record) > self._chain.height:  # a late commit of a height that this turn decided is not needed any more
-            block = self._held.get(record.proposal.header.digest()) if isinstance(record, events.PinnedProposal) else None
+            block = self._find(record.proposal.header.digest()) if isinstance(record, events.PinnedProposal) else None
             hardstate.save(self._staged, self._chain.archive, record, block)
 
     def _keep_evidence(self, found: events.EvidenceFound) -> None:
@@ -171,7 +171,7 @@ class Agreement:
 
     def _check(self, request: events.CheckProposal) -> None:
         self.proposer.saw_proposal()
-        block = self._held.get(request.proposal.header.digest())
+        block = self._find(request.proposal.header.digest())
         if block is None:
             held = self._held_transactions()
             block = self.fetching.gather(request.proposal, request.proposer_hint, lambda entry: self._pool.find(entry) or held.get(entry))
@@ -195,11 +195,18 @@ class Agreement:
             self.feed(events.ProposalChecked(digest, True))
 
     def _fetch(self, height: int, digest: bytes) -> None:
-        block = self._held.get(digest)
+        block = self._find(digest)
         if block is None:
             self.fetching.want_block(height, digest)
         else:
             self.feed(events.BlockHeld(block.proposal()))
+
+    def _find(self, digest: bytes) -> Block | None:
+        """Return a whole block of the undecided height: from memory, or pinned on disk, where memory's bound does not reach."""
+        block = self._held.get(digest)
+        if block is None and self._chain.archive.is_pinned(self._chain.height + 1, digest):
+            block = hardstate.pinned_block(self._chain.archive, digest)
+        return block
 
     def _hold(self, block: Block) -> None:
         self._held[block.header.digest()] = block
@@ -212,7 +219,7 @@ class Agreement:
         """Adopt the certified block if its bytes are here, else get them first; then begin the next height."""
         executed = self._executor.result(certificate.digest)
         if executed is None:
-            block = self._held.get(certificate.digest)
+            block = self._find(certificate.digest)
             if block is None:
                 self._awaited = certificate
                 signers = tuple(self._chain.validators.validators[index].consensus_key for index, _ in certificate.commits)
@@ -281,7 +288,8 @@ class Agreement:
             return
         unjustified = self.replica.why_unjustified(message)
         if unjustified is not None:
-            self._turn.accuse(message.prepare.signer, f"it sent an unjustified proposal: {unjustified}")
+            # whoever sent it: the envelope is unsigned, so a liar could wrap an honest primary's prepare into it
+            self._turn.accuse(peer, f"it sent an unjustified proposal: {unjustified}")
         self.feed(events.PrePrepareReceived(message))
 
     def _is_genuine(self, peer: bytes, change: ViewChange) -> bool:
@@ -328,7 +336,7 @@ class Agreement:
         if wanted.height <= self._chain.height:
             self._sync.answer_late(peer, wanted.height, is_asked=True)
             return
-        block = self._held.get(wanted.digest)
+        block = self._find(wanted.digest)
         sent = self._blocks_sent.get(peer, 0)
         if block is not None and wanted.height == self._chain.height + 1 and sent < BLOCKS_PER_SECOND_MAX:
             self._blocks_sent[peer] = sent + 1

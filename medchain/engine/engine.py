@@ -51,6 +51,7 @@ from medchain.store.staged import Staged
 from medchain.wire.peer import (
     BlockSent,
     BlockWanted,
+    Entry,
     PastVotesSent,
     PastVotesWanted,
     PeerMessage,
@@ -295,7 +296,9 @@ class Engine:
 
     def _take_list(self, peer: bytes, message: PoolListed) -> None:
         entries = message.entries[:LIST_ENTRIES_MAX]
-        missing = [entry for entry in entries if entry[0] not in self._pool and self._chain.archive.locate(entry[0]) is None]
+        missing: list[Entry] = []
+        if self._pool.has_room():
+            missing = [entry for entry in entries if entry[0] not in self._pool and self._chain.archive.locate(entry[0]) is None]
         self._gossip.take_list(peer, entries, missing)
 
     # ---- clients ----------------------------------------------------------------------------------------------------------------

@@ -144,6 +144,10 @@ class Mempool:
             self._lane(local)[transaction_id] = local
             self._write(local)
 
+    def has_room(self) -> bool:
+        """Answer whether ordinary entries are still taken; without room there is no use in asking peers for theirs."""
+        return self.bytes_max - self.bytes_used >= self.bytes_max // URGENT_SHARE + ENTRY_OVERHEAD_BYTES
+
     def get(self, transaction_id: bytes) -> PoolEntry | None:
         """Return the entry with this id."""
         return self._entries.get(transaction_id)
