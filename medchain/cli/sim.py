@@ -45,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--seeds", type=int, default=SEEDS_DEFAULT, help=f"run so many seeds (default {SEEDS_DEFAULT})")
     run_parser.add_argument("--start", type=int, default=0, help="the first of the seeds (default 0)")
     run_parser.add_argument("--nodes", type=int, help=f"hospitals in every world (default: each seed decides, {NODES_MIN} to {NODES_MAX})")
+    run_parser.add_argument("--liars", action="store_true", help="let up to f hospitals of every world lie: twins, double voters, forgers")
     run_parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
     run_parser.add_argument("--trace", action="store_true", help="with --seed: print everything that happened")
     run_parser.add_argument("--keep-going", action="store_true", help="go on after a violation (default: stop at the first)")
@@ -66,7 +67,7 @@ def _check_range(name: str, value: int | None, low: int, high: int) -> None:
 
 
 def _run_one(arguments: argparse.Namespace) -> int:
-    options = SeedOptions(nodes=arguments.nodes, is_text_kept=arguments.trace)
+    options = SeedOptions(nodes=arguments.nodes, is_text_kept=arguments.trace, has_liars=arguments.liars)
     report = run_seed(arguments.seed, options)
     lines = [*report.trace, *describe_seed(report)]
     output.answer(arguments, {**_as_value(report), "trace": list(report.trace)}, lines)
@@ -94,7 +95,7 @@ def _run_many(arguments: argparse.Namespace) -> int:
 
 def _reports(arguments: argparse.Namespace) -> Iterator[SeedReport]:
     """Yield reports as they come, from one process or many."""
-    options = SeedOptions(nodes=arguments.nodes)
+    options = SeedOptions(nodes=arguments.nodes, has_liars=arguments.liars)
     seeds = range(arguments.start, arguments.start + arguments.seeds)
     jobs = min(arguments.jobs or _cores(), len(seeds))
     if jobs <= 1:

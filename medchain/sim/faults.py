@@ -154,6 +154,11 @@ class Plan:
         crashes = [action for action in self.actions if isinstance(action, Crash)]
         return frozenset([crash.node for crash in crashes if crash.fate is not DiskFate.KEPT])
 
+    def without_disasters(self) -> Plan:
+        """Return the plan with disks that remember."""
+        kept = [replace(action, fate=DiskFate.KEPT) if isinstance(action, Crash) else action for action in self.actions]
+        return replace(self, actions=tuple(kept))
+
     def with_actions(self, *actions: Action) -> Plan:
         """Return the plan with other faults: for targeted scenarios and for shrinking."""
         return replace(self, actions=tuple(sorted(actions, key=lambda action: action.at_ms)))

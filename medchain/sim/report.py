@@ -108,7 +108,8 @@ def summarise(reports: Iterable[SeedReport]) -> Summary:
 
 def replay_command(report: SeedReport) -> str:
     """Return the line to paste that runs this seed again."""
-    return f"medchain sim run --seed {report.seed} --nodes {report.nodes} --trace"
+    liars = " --liars" if any(name.startswith("liar: ") for name in report.faults) else ""
+    return f"medchain sim run --seed {report.seed} --nodes {report.nodes}{liars} --trace"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

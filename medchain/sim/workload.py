@@ -46,12 +46,16 @@ class Book:
     duplicates: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
     """By code."""
+    untrusted: frozenset[int] = frozenset()
+    """Nodes whose word is worth nothing: liars."""
     wrongly_accepted: list[bytes] = field(default_factory=list)
     """Ids of transactions that had to be refused."""
 
 
     def promise(self, node: int, transaction: Transaction) -> None:
         """Write down that a node accepted a transaction."""
+        if node in self.untrusted:
+            return
         self.accepted[transaction.id] = transaction
         self.accepted_by.setdefault(transaction.id, set()).add(node)
 
@@ -111,7 +115,7 @@ class Workload:
             return
         if reply.is_duplicate:
             self.book.duplicates += 1
-        if transaction.id in self._bad:
+        if transaction.id in self._bad and node not in self.book.untrusted:
             self.book.wrongly_accepted.append(transaction.id)
         self.book.promise(node, transaction)
         person = self._introductions.get(transaction.id)

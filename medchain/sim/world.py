@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from medchain.crypto.hashing import tagged_digest
 from medchain.engine.ready import Accepted, Envelope, Event, PeerConnected, PeerDisconnected, Ready, Received, Refused, Submitted, Ticked
-from medchain.errors import InvariantBroken
+from medchain.errors import InvariantBroken, Malformed
 from medchain.sim import faults
 from medchain.sim.clocks import Clock
 from medchain.sim.disk import Disk, encode_record
@@ -380,7 +380,13 @@ class World:
             return
         message = self._decoded.get(data)
         if message is None:
-            message = decode_message(data)
+            try:
+                message = decode_message(data)
+            except Malformed as error:
+                self.tally.count("messages malformed")
+                if source not in self.workload.book.untrusted:
+                    self.violate("stopped", f"node {source} sent what node {target} cannot read: {error.message}")
+                return
             if len(self._decoded) >= DECODED_MAX:
                 self._decoded.clear()
             self._decoded[data] = message

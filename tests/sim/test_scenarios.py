@@ -1,17 +1,11 @@
-"""Scenarios by name: single faults placed by hand, and liars that the judges must see in a whole running network."""
+"""Scenarios by name: single faults placed by hand in an otherwise quiet network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
-from medchain.chain.vote import Vote
-from medchain.crypto.hashing import tagged_digest
-from medchain.engine.ready import Envelope, Event, Ready
 from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, Partition, quiet_plan
 from medchain.sim.network import links_between
-from medchain.sim.node import EngineBuilder, EngineLike, Start
 from medchain.sim.report import SeedReport
 from medchain.sim.run import run_plan
 
@@ -79,46 +73,3 @@ def test_node_that_forgot_its_votes_says_nothing_that_contradicts_them(fate: Dis
         report = run_plan(quiet_plan(seed).with_actions(Backup(700, node), *crashes), faulty=frozenset())
         assert not report.violations, said(report)
         assert report.faults[f"disk {fate.value}"] == 2
-
-
-# ---- liars: the judges must see ---------------------------------------------------------------------------------------------
-
-
-class DoubleVoter:
-    """Signs every prepare and commit twice, for the block and for another one."""
-
-    def __init__(self, start: Start, engine: EngineLike) -> None:
-        self._start = start
-        self._engine = engine
-
-    def handle_all(self, events: Sequence[Event]) -> Ready:
-        ready = self._engine.handle_all(events)
-        network = self._start.genesis.domain()
-        doubled: list[Envelope] = []
-        for envelope in ready.send:
-            doubled.append(envelope)
-            vote = envelope.message
-            if isinstance(vote, Vote) and vote.signer == self._start.key.public:
-                other = tagged_digest("medchain/sim/other", vote.digest)
-                doubled.append(Envelope(envelope.to, Vote.sign(network, self._start.key, vote.kind, vote.height, vote.view, other)))
-        return Ready(ready.batch, tuple(doubled), ready.replies)
-
-
-def with_liars(kind: type, liars: set[int]) -> object:
-    def wrap(builder: EngineBuilder) -> EngineBuilder:
-        return lambda start: kind(start, builder(start)) if start.node in liars else builder(start)
-
-    return wrap
-
-
-def test_double_voter_is_seen_by_the_promises_judge() -> None:
-    report = run_plan(quiet_plan(3), wrap=with_liars(DoubleVoter, {1}))  # type: ignore[arg-type]
-    assert report.violations and report.violations[0].checker == "promises"
-
-
-def test_one_double_voter_among_four_breaks_nothing_for_the_honest() -> None:
-    report = run_plan(quiet_plan(3), wrap=with_liars(DoubleVoter, {1}), faulty=frozenset({1}))  # type: ignore[arg-type]
-    assert not report.violations, said(report)
-    assert report.heights >= 20
-
-

@@ -34,7 +34,7 @@ class Agreement:
     def on_turn(self, turn: Turn) -> None:
         """Take decisions from what became durable, and certificates from commits on the wire."""
         for key, value in turn.batch.operations:
-            if value is not None and key.startswith(layout.BLOCK):
+            if value is not None and key.startswith(layout.BLOCK) and turn.node not in self._case.liars:
                 self._one(int.from_bytes(key[len(layout.BLOCK) :], "big"), value, f"node {turn.node} decided")
         for message in turn.sent:
             if isinstance(message, Vote):
@@ -48,6 +48,8 @@ class Agreement:
     def on_end(self, ending: Ending) -> None:
         """Compare every height in every store, those too that became durable in a crash and were never told."""
         for node, store in enumerate(ending.stores):
+            if node in self._case.liars:
+                continue
             for key, digest in store.iterate(layout.BLOCK, prefix_end(layout.BLOCK)):
                 self._one(int.from_bytes(key[len(layout.BLOCK) :], "big"), digest, f"node {node} keeps")
 
@@ -55,6 +57,8 @@ class Agreement:
         if vote.kind != COMMIT or not self._case.validators.is_voter(vote.signer):
             return
         signers = self._commits.setdefault((vote.height, vote.view, vote.digest), set())
+        if vote.signer in signers or not self._case.are_valid([vote.verification(self._case.network)]):
+            return
         signers.add(vote.signer)
         if len(signers) == self._case.validators.quorum:
             self._one(vote.height, vote.digest, f"a quorum committed in view {vote.view}")

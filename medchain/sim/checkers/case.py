@@ -26,7 +26,9 @@ class Case:
     genesis: Genesis
     signing: SigningOrder
     faulty: frozenset[int] = frozenset()
-    """Nodes that are not honest in this world (liars, twins, undetectably restored): nothing is promised for them."""
+    """Nodes whose votes promise nothing: liars, and those whose disks forget."""
+    liars: frozenset[int] = frozenset()
+    """Nodes that break rules on purpose: not even their stores are asked about."""
     now_us: int = 0
     findings: list[Violation] = field(default_factory=list)
     network: Domain = field(init=False)

@@ -22,6 +22,8 @@ class Certificates:
 
     def on_turn(self, turn: Turn) -> None:
         """Check the certificates of a batch against the digests of the same batch."""
+        if turn.node in self._case.liars:
+            return
         digests = {key[len(layout.BLOCK) :]: value for key, value in turn.batch.operations if key.startswith(layout.BLOCK)}
         for key, value in turn.batch.operations:
             if value is not None and key.startswith(layout.CERTIFICATE):
@@ -33,7 +35,8 @@ class Certificates:
     def on_end(self, ending: Ending) -> None:
         """Walk every chain: certificate, bytes, parent."""
         for node, store in enumerate(ending.stores):
-            self._walk(node, store)
+            if node not in self._case.liars:
+                self._walk(node, store)
 
     def _walk(self, node: int, store: KeyValue) -> None:
         parent: bytes | None = None

@@ -1,4 +1,4 @@
-"""Honesty: in a world without liars nobody is accused, and no bad transaction is accepted.
+"""Honesty: no honest node is accused by another one, and no bad transaction is accepted.
 
 An engine that accuses honest peers under loss and reordering would ban its own network (lessons.md: out of consensus for hours).
 """
@@ -23,6 +23,8 @@ class Honesty:
 
     def on_turn(self, turn: Turn) -> None:
         """An accusation of an honest peer is our bug; alarms are only counted."""
+        if turn.node in self._case.liars:
+            return
         for reply in turn.replies:
             if isinstance(reply, PeerAccused) and self._case.is_honest(reply.peer):
                 self._case.find(NAME, f"node {turn.node} accused {self._case.name(reply.peer)}: {reply.reason}")

@@ -23,22 +23,23 @@ SLICE_MS: Final = 50
 class Progress:
     """Lets a healed world run and watches it come to rest."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, liars: frozenset[int] = frozenset()) -> None:
         self._world = world
+        self._nodes = [node for node in world.nodes if node.index not in liars]
         self.recovery_ms = 0
         """From healing until every node decided something new."""
 
     def demand(self, heights_min: int) -> bool:
         """Run the healed world to `heights_min` heights and to rest; answer whether it came there. A bound passed is a violation."""
         world = self._world
-        target = max(node.height for node in world.nodes) + 1
+        target = max(node.height for node in self._nodes) + 1
         started_us = world.now_us
-        if not self._wait(lambda: min(node.height for node in world.nodes) >= target, FIRST_BLOCK_MS):
+        if not self._wait(lambda: min(node.height for node in self._nodes) >= target, FIRST_BLOCK_MS):
             self._fail(f"not every node reached height {target} within {FIRST_BLOCK_MS} ms of healing")
             return False
         self.recovery_ms = (world.now_us - started_us) // 1000
         heights_ms = FIRST_BLOCK_MS + heights_min * world.plan.parameters.heartbeat_ms
-        if not self._wait(lambda: max(node.height for node in world.nodes) >= heights_min, heights_ms):
+        if not self._wait(lambda: max(node.height for node in self._nodes) >= heights_min, heights_ms):
             self._fail(f"height {heights_min} was not reached within {heights_ms} ms")
             return False
         world.is_workload_over = True
@@ -58,7 +59,7 @@ class Progress:
 
     def _is_at_rest(self) -> bool:
         """All at one height, and every accepted transaction decided or expired there."""
-        nodes = self._world.nodes
+        nodes = self._nodes
         heights = {node.height for node in nodes}
         stores = [node.store for node in nodes if node.store is not None]
         if len(heights) > 1 or len(stores) < len(nodes):

@@ -41,15 +41,20 @@ class Promises:
                 if not self._case.is_honest(statement.signer):
                     continue
                 if isinstance(statement, Vote):
-                    self._vote(statement)
+                    self._vote(turn.node, statement)
                 else:
-                    self._change(statement, is_own=self._is_of(turn.node, statement))
+                    self._change(turn.node, statement)
 
     def on_end(self, ending: Ending) -> None:
         """Nothing is left to ask."""
 
-    def _is_of(self, node: int, change: ViewChange) -> bool:
-        return self._case.validators.index_of(change.signer) == node
+    def _is_forged(self, sender: int, statement: Vote | ViewChange, what: str) -> bool:
+        """Answer whether a statement is not its signer's; an honest node never passes such a one on."""
+        if self._case.are_valid([statement.verification(self._case.network)]):
+            return False
+        if sender not in self._case.liars:
+            self._case.find(NAME, f"node {sender} passed on a forged {what} in the name of {self._case.name(statement.signer)}")
+        return True
 
     def _statements(self, message: PeerMessage) -> Iterator[Vote | ViewChange]:
         """Yield everything signed by validators that a message carries."""
@@ -77,15 +82,14 @@ class Promises:
         if proof is not None:
             yield from self._case.votes_of(proof.height, proof.view, proof.digest, proof.prepares, PREPARE)
 
-    def _vote(self, vote: Vote) -> None:
+    def _vote(self, sender: int, vote: Vote) -> None:
         key = (vote.signer, vote.kind, vote.height, vote.view)
         known = self._votes.get(key)
         if known is not None:
-            if known[0] != vote.digest:
+            if known[0] != vote.digest and not self._is_forged(sender, vote, _WORDS[vote.kind]):
                 self._two(vote.signer, f"{_WORDS[vote.kind]}s of height {vote.height} view {vote.view}", known[0], vote.digest)
             return
-        if not self._case.are_valid([vote.verification(self._case.network)]):
-            self._case.find(NAME, f"a {_WORDS[vote.kind]} in the name of {self._case.name(vote.signer)} is forged")
+        if self._is_forged(sender, vote, _WORDS[vote.kind]):
             return
         self._votes[key] = (vote.digest, vote.signature)
         self.highest_view = max(self.highest_view, vote.view)
@@ -102,19 +106,19 @@ class Promises:
                 )
                 return
 
-    def _change(self, change: ViewChange, is_own: bool) -> None:
+    def _change(self, sender: int, change: ViewChange) -> None:
         known = self._changes.get((change.signer, change.height), {}).get(change.view)
         if known is not None:
-            if (known.prepared_view, known.digest) != (change.prepared_view, change.digest):
+            is_other = (known.prepared_view, known.digest) != (change.prepared_view, change.digest)
+            if is_other and not self._is_forged(sender, change, "view change"):
                 self._two(change.signer, f"view changes of height {change.height} to view {change.view}", known.digest, change.digest)
             return
-        if not self._case.are_valid([change.verification(self._case.network)]):
-            self._case.find(NAME, f"a view change in the name of {self._case.name(change.signer)} is forged")
+        if self._is_forged(sender, change, "view change"):
             return
         self._changes.setdefault((change.signer, change.height), {})[change.view] = change
         self.view_changes += 1
         self.highest_view = max(self.highest_view, change.view)
-        if is_own:
+        if self._case.validators.index_of(change.signer) == sender:
             self._left.setdefault((change.signer, change.height), []).append((change.view, self._case.signing.now()))
         self._check_shown(change.signer, change.height)
 

@@ -32,7 +32,7 @@ class Roots:
         for node, store in enumerate(ending.stores):
             head = store.get(layout.HEAD)
             height = 0 if head is None else int.from_bytes(head[:8], "big")
-            if not height:
+            if node in self._case.liars or not height:
                 continue
             self._check_node(node, store, height)
             if height > longest[0]:
