@@ -263,9 +263,9 @@ async def _open(
     sealed.seek(0)
 
     def work() -> int:
-        return open_stream(
-            sealed, data_key, version.root, plain, lambda done: progress(OPEN, done, total), workers=_workers()
-        ).plaintext_bytes  # fmt: skip
+        header = open_stream(sealed, data_key, version.root, plain, lambda done: progress(OPEN, done, total), workers=_workers())
+        progress(OPEN, total, total)  # what is told meanwhile is plaintext, a little less than the sealed bytes in all
+        return header.plaintext_bytes
 
     try:
         return await asyncio.to_thread(work)
