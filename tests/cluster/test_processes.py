@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ import sys
 
 import pytest
 
+from medchain.errors import Unavailable
 from medchain.testnet.launch import Testnet, poll
 
 pytestmark = pytest.mark.cluster
@@ -163,3 +166,107 @@ def test_transaction_nobody_knows_is_told_from_one_that_waits(cluster, medchain)
     assert medchain("tx", "wait", "00" * 32, *at, "--timeout", 0).returncode == 3
     check_sentence(medchain("tx", "proof", "00" * 32, *at, "--out", "none.bin"), 1, "transaction.not-decided")
     assert medchain("tx", "show", "xyz", *at).returncode == 2
+
+
+def get(cluster, name: str, path: str) -> tuple[int, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", cluster.plan.seat(name).rpc_port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def test_readiness_names_what_fails_and_an_idle_chain_is_ready(cluster):
+    assert get(cluster, "a", "/healthz")[0] == 200
+    status, answer = get(cluster, "a", "/readyz")
+    assert (status, answer["failed"]) == (200, [])
+    assert set(answer["checks"]) == {"loop", "peers", "height", "voting", "disk"}
+    cluster.testnet.stop(["c", "d"])
+    cluster.wait("a misses its peers", lambda: get(cluster, "a", "/readyz")[1]["failed"] == ["peers"])
+    assert get(cluster, "a", "/readyz")[0] == 503
+    assert get(cluster, "a", "/healthz")[0] == 200
+
+
+def test_full_disk_stops_the_node_with_a_sentence_and_loses_nothing(cluster, repository):
+    """No file may grow beyond a bound, as on a full disk; the node must end rather than promise what is not written."""
+    identity = cluster.submit("a", cluster.registration("a"))
+    cluster.ask("a", "tx.wait", id=identity, timeout_ms=20_000)
+    cluster.testnet.stop(["a"])
+    home = cluster.plan.seat("a").home
+    command = [sys.executable, "-m", "medchain", "node", "start", "--home", str(home.path)]
+    output = home.path / "bounded.out"
+    with output.open("wb") as stream:
+        node = subprocess.Popen(
+            ["bash", "-c", 'ulimit -f 64; exec "$@"', "bounded", *command],
+            cwd=home.path,
+            env={**os.environ, "PYTHONPATH": str(repository)},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        cluster.wait("the bounded node answers", lambda: cluster.status("a") is not None or node.poll() is not None)
+        accepted = []
+        while node.poll() is None:
+            batch = [cluster.registration("a") for _ in range(16)]
+            try:
+                answer = cluster.ask("a", "tx.submit_batch", transactions=[transaction.raw.hex() for transaction in batch])
+            except Unavailable:
+                break
+            accepted += [row["id"] for row in answer["results"] if row["result"] == "accepted"]
+        assert node.wait(30) == 4
+        said = output.read_text()
+        assert "could not write" in said
+        assert "Traceback" not in said
+    finally:
+        node.kill()
+        node.wait()
+    cluster.testnet.start(["a"])
+    cluster.testnet.wait_ready(["a"])
+    cluster.wait_agreed()
+    assert all(cluster.ask("b", "tx.status", id=identity)["status"] == "decided" for identity in [identity, *accepted])
+
+
+@pytest.fixture(scope="module")
+def stopped_network(tmp_path_factory):
+    """A network whose files tests damage, each in a copy."""
+    folder = tmp_path_factory.mktemp("stopped") / "net"
+    Testnet.open_or_make(folder, 4, 0)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "exit_code", "words"),
+    [
+        ("node.toml", b"[rpc", 2, "config.unreadable"),
+        ("node.toml", b"[rpc]\nlistn = 1\n", 2, "config.unknown-key"),
+        ("node.toml", b'[rpc]\nlisten = "0.0.0.0:7100"\n', 4, "rpc.not-loopback"),
+        ("genesis.json", b"{", 2, "genesis.json"),
+        ("genesis.json", b"", 2, "genesis.json"),
+        ("consensus.key", b"{}", 2, "key file"),
+        ("org.key", b"\xff" * 100, 2, "key file"),
+        ("tls.cert.pem", b"", 2, "tls.cert.pem"),
+        ("tls.key.pem", b"", 4, "network.key-unreadable"),
+        ("data/CURRENT", b"nonsense", 4, "store.damaged"),
+    ],
+)
+def test_damaged_file_stops_the_start_with_a_sentence(stopped_network, tmp_path, medchain, file, content, exit_code, words):
+    folder = tmp_path / "net"
+    shutil.copytree(stopped_network, folder)
+    (folder / "a" / file).write_bytes(content)
+    ended = medchain("node", "start", "--home", folder / "a")
+    assert ended.returncode == exit_code, ended.stderr
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (folder / "a" / "node.pid").exists()
+
+
+def test_wrong_passphrase_stops_the_start_with_a_sentence(stopped_network, tmp_path, medchain):
+    folder = tmp_path / "net"
+    shutil.copytree(stopped_network, folder)
+    check_sentence(medchain("node", "start", "--home", folder / "a", MEDCHAIN_PASSPHRASE="wrong"), 2, "keyfile.wrong-passphrase")
+    (folder / "passphrase").unlink()
+    check_sentence(medchain("node", "start", "--home", folder / "a"), 2, "passphrase.missing")
