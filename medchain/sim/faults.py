@@ -201,7 +201,7 @@ def draw_plan(seed: int, nodes: int | None = None) -> Plan:
         clock_drifts_ppm=tuple([dice.choice((0, 0, -200, 200)) for _ in range(count)]),
         actions=_draw_actions(dice, count, safety_ms, skew_ms),
         safety_ms=safety_ms,
-        tick_ms=dice.choice((10, 25, 50)),
+        tick_ms=dice.choice((15, 25, 50)),
         turn_us=dice.choice((100, 300, 1_000, 4_000)),
         sync_us=dice.choice((200, 1_000, 5_000)),
         submit_interval_ms=dice.choice((60, 100, 150)),
@@ -215,7 +215,7 @@ def draw_plan(seed: int, nodes: int | None = None) -> Plan:
 def _draw_parameters(dice: random.Random) -> Parameters:
     """Short times, so that much happens in a second; now and then small blocks, so that work queues up, or a narrow window."""
     return replace(
-        _parameters(dice.choice((100, 200, 300, 600)), dice.choice((1_000, 2_000, 4_000))),
+        _parameters(dice.choice((100, 200, 300, 600)), dice.choice((1_000, 3_000, 60_000))),
         block_transactions_max=dice.choice((2_000, 2_000, 2_000, 2)),
         block_weight_max=dice.choice((20_000, 20_000, 100)),
         expiry_window_blocks=dice.choice((200, 200, 40)),
