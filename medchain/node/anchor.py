@@ -217,12 +217,14 @@ class Anchor:
             raise refused("records.version-unknown")
         return found
 
-    async def live_permit(self, version: RecordVersion, hospital: bytes) -> bytes | None:
+    async def live_permit(self, version: RecordVersion, hospital: bytes, named: bytes | None = None) -> bytes | None:
         """Return a permit of one of a hospital's clinicians that names this version and still stands, None when there is none.
 
-        The newest first. A permit whose releases are used up still counts here: what is counted are keys, and this is asked for
-        ciphertext. The caller checks the age of the head.
+        `named`, when it is one, saves walking through the record's history, newest event first. A permit whose releases are used up still
+        counts here: what is counted are keys, and this is asked for ciphertext. The caller checks the age of the head.
         """
+        if named is not None and await self._covers(named, version, hospital):
+            return named
         oldest_ms = self._clock.wall_ms() - EMERGENCY_MS
         history = await self._history(version.record, 0, 1)
         stop = int(history["count"])
@@ -234,9 +236,10 @@ class Anchor:
             for event in reversed(events):
                 if event["time_ms"] is None or event["time_ms"] < oldest_ms:
                     return None
-                if event["kind"] in ("access.permit", "access.emergency") and event["fields"].get("hospital") == hospital:
-                    if version.version in event["fields"]["versions"] and await self._is_standing(event["fields"]["permit"]):
-                        return bytes(event["fields"]["permit"])
+                if event["kind"] not in ("access.permit", "access.emergency") or event["fields"].get("hospital") != hospital:
+                    continue
+                if await self._covers(event["fields"]["permit"], version, hospital):
+                    return bytes(event["fields"]["permit"])
             stop = first
         return None
 
@@ -244,10 +247,17 @@ class Anchor:
         found: dict[str, Any] = await self._desk.query("records.history", record=record, first=first, count=count)
         return found
 
-    async def _is_standing(self, permit: bytes) -> bool:
-        """Answer whether a permit stands at the head and by the wall clock, which an idle chain's head may lag behind."""
-        found = await self.permit(permit)
-        return found["code"] in ("", RELEASES_USED_UP) and self._clock.wall_ms() < found["expires_ms"]
+    async def _covers(self, permit: bytes, version: RecordVersion, hospital: bytes) -> bool:
+        """Answer whether a permit is a hospital's for this version, and stands at the head and by the wall clock, which an idle chain's
+        head lags behind."""
+        try:
+            found = await self.permit(permit)
+        except Rejected as refusal:
+            if refusal.code != "access.permit-unknown":
+                raise
+            return False
+        is_for_it = found["record"] == version.record and version.version in found["versions"] and found["hospital"] == hospital
+        return is_for_it and found["code"] in ("", RELEASES_USED_UP) and self._clock.wall_ms() < found["expires_ms"]
 
     # ---- writing -------------------------------------------------------------------------------------------------------------
 

@@ -360,16 +360,19 @@ class Custodian:
 
     # ---- answering other hospitals -------------------------------------------------------------------------------------------
 
-    async def may_serve(self, peer: bytes, root: bytes, record: bytes, version: int) -> None:
+    async def may_serve(self, peer: bytes, root: bytes, record: bytes, version: int, permit: bytes | None = None) -> None:
         """Return when the hospital with this consensus key may have the ciphertext of a version: it is to hold it, or one of its clinicians
-        has a live permit and this node's head is fresh. Raises Rejected.
+        has a live permit (`permit`, or any that is found) and this node's head is fresh. Raises Rejected.
         """
-        await self._serving.check_hospital(await self._serving.organisation_of(peer), root, record, version)
+        await self._serving.check_hospital(await self._serving.organisation_of(peer), root, record, version, permit)
 
     async def _check_peer(self, request: web.Request, root: bytes) -> None:
-        record, version = _named_version(request)
+        record, number = _named_digest(request, "record"), request.query.get("version", "")
+        permit = _named_digest(request, "permit") if "permit" in request.query else None
+        if not (number.isascii() and number.isdigit() and len(number) <= 10):
+            raise Malformed("a hospital's request for a blob names the version of the record")
         await self._anchor.wait_height(_named_height(request), HEAD_WAIT_MS)
-        await self.may_serve(request["peer"], root, record, version)
+        await self.may_serve(request["peer"], root, record, int(number), permit)
 
     async def _relayed(self, request: web.Request) -> web.StreamResponse:
         """POST /custody/release: another hospital relays its reader's request."""
@@ -392,8 +395,8 @@ class Custodian:
         say) and Unavailable.
         """
         found = await self._anchor.record_version(record, version)
-        await self._serving.lend(found)
-        is_complete = await self.replicas.fetch(found, self._limits.fetch_patience_ms)
+        permit = await self._serving.lend(found)
+        is_complete = await self.replicas.fetch(found, permit, self._limits.fetch_patience_ms)
         return {
             "root": found.root,
             "sealed_bytes": self._blobs.size(found.root) if is_complete else self._blobs.expected_bytes(found.root),
@@ -435,13 +438,12 @@ def _not_custodian() -> Rejected:
     return Rejected("custody.not-custodian", "another hospital is the custodian of this patient or record: ask that hospital")
 
 
-def _named_version(request: web.Request) -> tuple[bytes, int]:
-    """Return (record, version) that a hospital names in its request. Raises Malformed."""
-    text, number = request.query.get("record", ""), request.query.get("version", "")
-    is_written = len(text) == 2 * limits.DIGEST_BYTES and all(character in "0123456789abcdef" for character in text)
-    if not is_written or not (number.isascii() and number.isdigit() and len(number) <= 10):
-        raise Malformed("a hospital's request for a blob names its record and version")
-    return bytes.fromhex(text), int(number)
+def _named_digest(request: web.Request, name: str) -> bytes:
+    """Return an id that a hospital names in its request. Raises Malformed."""
+    text = request.query.get(name, "")
+    if len(text) != 2 * limits.DIGEST_BYTES or not all(character in "0123456789abcdef" for character in text):
+        raise Malformed(f"a hospital's request for a blob names the {name} in 64 lower-case hexadecimal digits")
+    return bytes.fromhex(text)
 
 
 def _named_height(request: web.Request) -> int:

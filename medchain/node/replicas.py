@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -213,8 +214,8 @@ class Replicas:
 
     # ---- bringing ------------------------------------------------------------------------------------------------------------
 
-    async def fetch(self, version: RecordVersion, patience_ms: int) -> bool:
-        """Bring a version's ciphertext for a local reader; answer whether it is here after at most `patience_ms`.
+    async def fetch(self, version: RecordVersion, permit: bytes, patience_ms: int) -> bool:
+        """Bring a version's ciphertext for a local reader with a permit; answer whether it is here after at most `patience_ms`.
 
         The work goes on in the background: ask again. Raises Malformed, Rejected or Unavailable as it failed.
         """
@@ -224,7 +225,7 @@ class Replicas:
         if task is None:
             if len(self._pulls) >= 4 * self._limits.fetches_at_once:
                 raise Unavailable("too many records are being fetched: ask again in a moment", 1_000)
-            task = self._begin_pull(version, self._fetches)
+            task = self._begin_pull(version, permit, self._fetches)
         await asyncio.wait((task,), timeout=patience_ms / 1000)
         if task.done():
             await task
@@ -232,16 +233,13 @@ class Replicas:
 
     async def _bring(self, version: RecordVersion) -> None:
         """Bring a version's ciphertext; one that is already on its way is waited for."""
-        task = self._pulls.get(version.root) or self._begin_pull(version, None)
+        task = self._pulls.get(version.root) or self._begin_pull(version, None, None)
         await asyncio.shield(task)
 
-    def _begin_pull(self, version: RecordVersion, room: asyncio.Semaphore | None) -> asyncio.Task[None]:
+    def _begin_pull(self, version: RecordVersion, permit: bytes | None, room: asyncio.Semaphore | None) -> asyncio.Task[None]:
         async def pull() -> None:
-            if room is None:
-                await self._pull(version)
-            else:
-                async with room:
-                    await self._pull(version)
+            async with room or nullcontext():
+                await self._pull(version, permit)
 
         task = self._pulls[version.root] = asyncio.create_task(pull(), name="pull a blob")
         task.add_done_callback(lambda done: self._pulled(version.root, done))
@@ -255,12 +253,12 @@ class Replicas:
         elif error is not None and not isinstance(error, MedchainError):
             self._failed(InvariantBroken(f"pulling a blob failed ({type(error).__name__})"))
 
-    async def _pull(self, version: RecordVersion) -> None:
+    async def _pull(self, version: RecordVersion, permit: bytes | None) -> None:
         """Try the custodian, then every confirmed holder; each failure is the next one's chance. Raises the last failure."""
         failure: MedchainError = Unavailable("no other hospital holds this version yet: ask again in a moment", 1_000)
         for source in await self._sources(version):
             try:
-                await self._pull_from(source, version)
+                await self._pull_from(source, version, permit)
                 log_event("vault.stored", bytes=self._blobs.size(version.root))
                 return
             except (Malformed, Rejected, Unavailable) as error:
@@ -275,24 +273,25 @@ class Replicas:
         holders = dict.fromkeys((version.custodian, *version.holders))
         return [keys[holder] for holder in holders if holder in keys and holder != self._anchor.organisation]
 
-    async def _pull_from(self, peer: bytes, version: RecordVersion) -> None:
+    async def _pull_from(self, peer: bytes, version: RecordVersion, permit: bytes | None) -> None:
         """Bring the rest from one hospital. When what was begun with another one turns out wrong, begin anew here."""
         began_at = self._blobs.received(version.root)
         try:
             if await self._blobs.finish_if_whole(version.root):
                 return
-            await self._pull_rest(peer, version)
+            await self._pull_rest(peer, version, permit)
         except Malformed:
             if not began_at:
                 raise
-            await self._pull_rest(peer, version)
+            await self._pull_rest(peer, version, permit)
 
-    async def _pull_rest(self, peer: bytes, version: RecordVersion) -> None:
+    async def _pull_rest(self, peer: bytes, version: RecordVersion, permit: bytes | None) -> None:
         if self.open_peer is None:
             raise Unavailable("the node is not connected to other hospitals yet: ask again in a moment", 1_000)
         offset = self._blobs.received(version.root)
         height = await self._anchor.height()
         path = f"/blobs/{version.root.hex()}?record={version.record.hex()}&version={version.version}&height={height}"
+        path += "" if permit is None else f"&permit={permit.hex()}"
         response = await self.open_peer(peer, "GET", path, headers={"Range": f"bytes={offset}-"})
         try:
             total = await _total_of(response, offset)

@@ -19,7 +19,6 @@ REFUSALS: Final[dict[str, str]] = {
     "vault.disk-low": "The disk of the vault has too little free space.",
 }
 
-TEMPORARY_SUFFIX: Final = ".new"
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 """Sealed or not, what lies here is nobody else's business on a shared machine."""
@@ -48,9 +47,12 @@ def make_folder(path: Path) -> None:
     path.chmod(FOLDER_MODE)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file, mode 0600, durable and whole when this returns. Raises OSError."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+def write_whole(path: Path, data: bytes, beside: Path) -> None:
+    """Write a small file, mode 0600, durable and whole when this returns; until then it is in the folder `beside` on the same disk.
+
+    Raises OSError.
+    """
+    temporary = beside / secrets.token_hex(16)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
         with open(descriptor, "wb") as file:
@@ -99,7 +101,7 @@ def overwrite_and_remove(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a cut left half-written in a folder."""
-    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+def remove_leftovers(beside: Path) -> None:
+    """Remove what a cut left half-written in the folder for it."""
+    for path in beside.iterdir():
         path.unlink(missing_ok=True)

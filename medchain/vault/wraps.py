@@ -74,13 +74,12 @@ class WrapStore:
         self._network = network
         self._epochs = directory / "epochs"
         self._wraps = directory / "keys"
+        self._beside = directory / "new"
         self._lock = threading.Lock()
         with disk_errors("opening the store of wrapped keys"):
-            for folder in (directory, self._epochs, self._wraps):
+            for folder in (directory, self._epochs, self._wraps, self._beside):
                 make_folder(folder)
-            remove_leftovers(self._epochs)
-            for folder in self._wraps.iterdir():
-                remove_leftovers(folder)
+            remove_leftovers(self._beside)
 
     # ---- epoch keys ----------------------------------------------------------------------------------------------------------
 
@@ -118,7 +117,7 @@ class WrapStore:
             )
             with disk_errors("writing an epoch key"):
                 write_whole(
-                    self._epoch_path(pseudonym, category, number), codec.encode([FORMAT, pseudonym, category, number, sealed])
+                    self._epoch_path(pseudonym, category, number), codec.encode([FORMAT, pseudonym, category, number, sealed]), self._beside
                 )
             return fresh
 
@@ -141,7 +140,7 @@ class WrapStore:
             if not path.exists():
                 make_folder(path.parent)
                 sync_folder(self._wraps)
-                write_whole(path, codec.encode([FORMAT, record, version, wrap.epoch, wrap.wrapped]))
+                write_whole(path, codec.encode([FORMAT, record, version, wrap.epoch, wrap.wrapped]), self._beside)
         return digest
 
     def wrap(self, record: bytes, version: int, digest: bytes) -> Wrap | None:

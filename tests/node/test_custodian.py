@@ -561,6 +561,58 @@ async def test_ciphertext_goes_to_designated_holders_and_permitted_hospitals_onl
         assert await refusal(may_serve(stranger.key, sealed.root, sealed.record, 2)) == "records.version-unknown"
 
 
+def strange_to_b(world: World) -> Sealed:
+    """A record that hospital b is not designated to hold."""
+    many = (Sealed(world, f"record {index}") for index in range(99))
+    return next(sealed for sealed in many if stranger_of(world, sealed) is world.b)
+
+
+async def test_hospital_that_is_to_hold_nothing_gets_ciphertext_under_a_live_permit_of_its_own_only(with_world):
+    async with with_world() as world:
+        sealed = strange_to_b(world)
+        other = Sealed(world, "other")
+        await sealed.put()
+        await other.put()
+        consent = await world.grant()
+        await world.grant(world.c)
+        theirs = await world.ask(sealed.record, world.kim, at=world.c)
+        elsewhere = await world.ask(other.record)
+        may_serve = world.a.custodian.may_serve
+        for named in (None, theirs, elsewhere, fixed("no permit")):
+            assert await refusal(may_serve(world.b.key, sealed.root, sealed.record, 1, named)) == "custody.not-permitted"
+        permit = await world.ask(sealed.record)
+        for named in (permit, None, theirs, fixed("no permit")):
+            await may_serve(world.b.key, sealed.root, sealed.record, 1, named)
+        paths, opener = [], world.b.open_peer
+
+        async def watched(peer, method, path, *, data=None, headers=None):
+            paths.append(path)
+            return await opener(peer, method, path, data=data, headers=headers)
+
+        world.b.custodian.open_peer = watched
+        assert (await world.b.custodian.fetch(sealed.record, 1))["is_complete"]
+        assert len(paths) == 1 and paths[0].endswith(f"&permit={permit.hex()}")
+        await world.settle(world.ann, Revoke(consent).operation())
+        assert await refusal(may_serve(world.b.key, sealed.root, sealed.record, 1, permit)) == "custody.not-permitted"
+
+
+async def test_permit_is_found_however_long_the_history_grew(with_world):
+    async with with_world() as world:
+        sealed = strange_to_b(world)
+        await sealed.put()
+        consent = await world.grant()
+        await world.ask(sealed.record)
+        questions = [request_access(sealed.record, "HOPERAT", "physician") for _ in range(60)]
+        for _ in range(3):
+            await world.settle(world.lee, *questions, at=world.b)
+        await world.a.custodian.may_serve(world.b.key, sealed.root, sealed.record, 1)
+        world.clock_ahead_ms = 55_000  # the head is not old yet
+        await world.a.custodian.may_serve(world.b.key, sealed.root, sealed.record, 1)
+        await world.settle(world.ann, Revoke(consent).operation())
+        world.clock_ahead_ms = 0
+        assert await refusal(world.a.custodian.may_serve(world.b.key, sealed.root, sealed.record, 1)) == "custody.not-permitted"
+
+
 async def test_peer_without_a_right_gets_a_typed_refusal_and_no_byte(with_world):
     async with with_world() as world:
         sealed = Sealed(world)
@@ -575,7 +627,8 @@ async def test_peer_without_a_right_gets_a_typed_refusal_and_no_byte(with_world)
         assert answer.status == 403 and (await answer.json())["error"]["code"] == "custody.not-permitted"
         assert (await get(query, "HEAD")).status == 403
         assert (await get(query, "PUT")).status == 405
-        for bad in ("", "?record=zz&version=1", f"?record={sealed.record.hex()}", f"?record={sealed.record.hex()}&version=-1"):
+        named = f"?record={sealed.record.hex()}"
+        for bad in ("", "?record=zz&version=1", named, f"{named}&version=-1", f"{query}&permit=zz"):
             answer = await get(bad)
             assert answer.status == 400 and (await answer.json())["error"]["code"] == "malformed"
 
