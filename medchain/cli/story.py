@@ -62,6 +62,7 @@ class Story:
 
     def play(self) -> dict[str, Any]:
         """Play the steps and return what is known at the end: record, pseudonym, hospitals, the state root they share."""
+        rows = [{"name": seat.name, "rpc": seat.rpc_url} for seat in self._running.plan.seats]
         self._people()
         self._put()
         self._denied_without_consent()
@@ -74,7 +75,6 @@ class Story:
         self._prove()
         self._kill_and_return()
         root = self._same_roots()
-        rows = [{"name": seat.name, "rpc": seat.rpc_url} for seat in self._running.plan.seats]
         return {"record": self._record, "pseudonym": self._patient, "state_root": root, "hospitals": rows}
 
     # ---- the steps -----------------------------------------------------------------------------------------------------------

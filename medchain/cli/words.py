@@ -1,4 +1,4 @@
-"""What people write on a command line, read: identities, moments, months, purposes' neighbours. Everything else raises Malformed.
+"""What people write on a command line, read: identities, moments, months. Everything else raises Malformed.
 
 This module knows no command and asks nobody.
 """
@@ -12,9 +12,9 @@ from typing import Final
 from medchain.errors import Malformed
 
 IDENTITY_DIGITS: Final = 64
-_SPAN: Final = re.compile(r"(\d{1,9})(s|m|h|d)")
+_SPAN: Final = re.compile(r"([0-9]{1,9})(s|m|h|d)")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_MONTH: Final = re.compile(r"(\d{4})-(\d{2})")
+_MONTH: Final = re.compile(r"([0-9]{4})-([0-9]{2})")
 MOMENT_FORMS: Final = "a day (2027-01-01), a moment (2027-01-01T12:00:00Z), or a span from now (90s, 15m, 12h, 30d)"
 
 
