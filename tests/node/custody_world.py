@@ -349,3 +349,9 @@ def holders_of(world: World, record: bytes) -> list[House]:
 def stranger_of(world: World, sealed: Sealed) -> House:
     """The one hospital that is neither custodian nor designated."""
     return next(house for house in world.houses[1:] if house not in holders_of(world, sealed.record))
+
+
+def strange_to_b(world: World) -> Sealed:
+    """A record that hospital b is not designated to hold."""
+    many = (Sealed(world, f"record {index}") for index in range(99))
+    return next(sealed for sealed in many if stranger_of(world, sealed) is world.b)

@@ -29,6 +29,7 @@ from tests.node.custody_world import (
     making,
     open_by,
     refusal,
+    strange_to_b,
     stranger_of,
     until,
 )
@@ -559,12 +560,6 @@ async def test_ciphertext_goes_to_designated_holders_and_permitted_hospitals_onl
         assert await refusal(may_serve(stranger.key, fixed("root"), sealed.record, 1)) == "custody.other-root"
         assert await refusal(may_serve(stranger.key, sealed.root, fixed("record"), 1)) == "records.unknown"
         assert await refusal(may_serve(stranger.key, sealed.root, sealed.record, 2)) == "records.version-unknown"
-
-
-def strange_to_b(world: World) -> Sealed:
-    """A record that hospital b is not designated to hold."""
-    many = (Sealed(world, f"record {index}") for index in range(99))
-    return next(sealed for sealed in many if stranger_of(world, sealed) is world.b)
 
 
 async def test_hospital_that_is_to_hold_nothing_gets_ciphertext_under_a_live_permit_of_its_own_only(with_world):
