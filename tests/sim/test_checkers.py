@@ -9,7 +9,7 @@ from medchain.chain.block import Block, Header, LastCommit, evidence_digest
 from medchain.chain.receipt import encode_receipts, receipts_root
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange
-from medchain.engine.ready import Accepted, PeerAccused, Refused
+from medchain.engine.ready import Accepted, PeerAccused, Refused, TransactionsExpired
 from medchain.ledger.apply import BlockContext, apply_block, genesis_changes
 from medchain.sim.checkers.case import Ending
 from medchain.sim.clocks import EPOCH_MS
@@ -259,6 +259,13 @@ def test_acceptance_that_is_not_durable_yet_is_found(trial: Any) -> None:
     store.write(WriteBatch.of((layout.pool_key(transaction.id), transaction.raw)))
     trial.turn(replies=(Accepted(request, transaction.id, False),), store=store)
     assert len(trial.found("durability")) == 1
+
+
+def test_transaction_accepted_and_expired_in_one_turn_is_no_loss(trial: Any) -> None:
+    """A node that accepts, catches up in the same turn and finds that the last height has passed says both."""
+    request, transaction = trial.workload.next(0, 0)
+    trial.turn(replies=(Accepted(request, transaction.id, False), TransactionsExpired((transaction.id,))))
+    assert not trial.case.findings
 
 
 # ---- honesty ----------------------------------------------------------------------------------------------------------------
