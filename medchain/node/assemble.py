@@ -105,7 +105,7 @@ class Node:
             pool_bytes_max=opened.config.runtime_pool_bytes_max,
         )
         recorder = self._make_recorder(opened)
-        desk = Desk(self._post, accuse=self._accuse, alarm=_tell_alarm)
+        desk = Desk(self._post, accuse=self._accuse, alarm=_tell_alarm, failed=self._fail)
         custodian = await asyncio.to_thread(self._make_custodian, opened, desk)
         desk.servers.update(custodian.servers)
         desk.observers += [_tell_decided, custodian.observe]
@@ -224,7 +224,7 @@ class Node:
             blobs=BlobStore(folder, BlobLimits(config.vault_bytes_max, config.vault_disk_free_bytes_min)),
             wraps=WrapStore(folder / "wraps", identity.opening, network),
             clock=self._clock,
-            failed=lambda error: _made(self._runtime).fail(error),
+            failed=self._fail,
             limits=CustodianLimits(replicas=ReplicaLimits(at_once=config.vault_replications_at_once)),
         )
 
@@ -243,7 +243,7 @@ class Node:
             tap=None if recorder is None else recorder.peer_frame,
             counters=PROCESS_COUNTERS,
             room=lambda: _made(self._runtime).room(),
-            failed=lambda error: _made(self._runtime).fail(error),
+            failed=self._fail,
         )
 
     def _make_rpc(self, opened: OpenedHome, desk: Desk, custodian: Custodian, recorder: Recorder | None) -> RpcServer:
@@ -269,15 +269,18 @@ class Node:
     def _accuse(self, peer: bytes, reason: str) -> None:
         _made(self._network).accuse(peer, reason)
 
+    def _fail(self, error: Exception) -> None:
+        """End the node because a part of it met a bug of ours."""
+        _made(self._runtime).fail(error)
+
     def _health(self) -> Mapping[str, bool]:
         """Return what `/readyz` checks, by name; an idle chain is no fault (lessons.md: WeBASE-Front #891)."""
         opened, engine, network = _made(self._opened), _made(self._engine), _made(self._network)
         status = engine.status()
-        validators = opened.genesis.validators()
         loop_task = _made(self._loop_task)
         return {
             "loop": not loop_task.done() and _made(self._runtime).idle_ms() < LOOP_ALIVE_MS,
-            "peers": len(network.connected) + 1 >= validators.quorum,
+            "peers": len(network.connected) + 1 >= engine.chain.validators.quorum,
             "height": not status["is_catching_up"],
             "voting": bool(status["may_vote"]) or not status["is_validator"],
             "disk": shutil.disk_usage(self._home.data_folder).free >= opened.config.vault_disk_free_bytes_min,

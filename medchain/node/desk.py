@@ -24,7 +24,7 @@ from medchain.engine.ready import (
     Submitted,
     TransactionsExpired,
 )
-from medchain.errors import Malformed, MedchainError, Rejected, Unavailable
+from medchain.errors import InvariantBroken, Malformed, MedchainError, Rejected, Unavailable
 from medchain.wire import methods
 
 PENDING_MAX: Final = 20_000
@@ -45,10 +45,12 @@ class Desk:
         *,
         accuse: Callable[[bytes, str], None] = lambda peer, reason: None,
         alarm: Callable[[str, str], None] = lambda code, message: None,
+        failed: Callable[[InvariantBroken], None] = lambda error: None,
     ) -> None:
         self._post = post
         self._accuse = accuse
         self._alarm = alarm
+        self._failed = failed
         self._last_request = 0
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
@@ -76,7 +78,11 @@ class Desk:
         server = self.servers.get(method)
         if server is None:
             raise Unavailable("this node has no custodian: ask the node of a hospital that holds records")
-        return await server(params)
+        try:
+            return await server(params)
+        except InvariantBroken as error:
+            self._failed(error)  # the client is told nothing of it, but the node must not go on
+            raise
 
     async def query(self, method: str, **params: Any) -> Any:
         """Return the engine's answer to a read method. Raises Rejected or Unavailable."""

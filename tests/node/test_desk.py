@@ -22,7 +22,7 @@ from medchain.engine.ready import (
     Submitted,
     TransactionsExpired,
 )
-from medchain.errors import Malformed, Rejected, Unavailable
+from medchain.errors import InvariantBroken, Malformed, Rejected, Unavailable
 from medchain.node import desk as desks
 from medchain.node.desk import Desk
 from medchain.wire.methods import METHODS
@@ -43,6 +43,7 @@ class Inbox:
             self.post,
             accuse=lambda peer, reason: self.told.append((peer, reason)),
             alarm=lambda code, message: self.told.append((code, message)),
+            failed=self.told.append,
         )
 
     def post(self, event) -> bool:
@@ -237,6 +238,16 @@ async def test_custodians_methods_go_to_the_custodian_or_are_not_there(inbox):
 
     inbox.desk.servers["records.fetch"] = fetch
     assert await inbox.desk.call("records.fetch", {"record": ID, "version": 3}) == 3
+
+
+async def test_bug_of_the_custodian_ends_the_node(inbox):
+    async def broken(params):
+        raise InvariantBroken("two keys for one version")
+
+    inbox.desk.servers["records.put"] = broken
+    with pytest.raises(InvariantBroken):
+        await inbox.desk.call("records.put", {"request": b""})
+    assert isinstance(inbox.told[-1], InvariantBroken)
 
 
 async def test_every_method_of_the_table_is_answered_by_somebody(inbox):
