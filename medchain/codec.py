@@ -42,15 +42,19 @@ def encode(value: Any) -> bytes:
     return packed
 
 
+_PLAIN: Final = frozenset({bytes, int, str, bool, type(None)})
+"""What needs no look inside; nearly every value of a message is one of these, so lists are spared the call."""
+
+
 def _ordered(value: Any, depth: int) -> Any:
     """Check the types of our own value and put map keys into order."""
     kind = type(value)
-    if kind is bytes or kind is int or kind is str or value is None or kind is bool:
+    if kind in _PLAIN:
         return value
     if depth >= DEPTH_MAX:
         raise InvariantBroken(f"a value is nested deeper than {DEPTH_MAX}")
     if kind is list or kind is tuple:
-        return [_ordered(item, depth + 1) for item in value]
+        return [item if type(item) in _PLAIN else _ordered(item, depth + 1) for item in value]
     if kind is dict:
         if any(type(key) is not str for key in value):
             raise InvariantBroken("a map key is not text")
