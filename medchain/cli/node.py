@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -159,9 +160,11 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    gc.disable()  # nothing is rubbish while modules load: a fifth of the start was the collector looking at classes
     from medchain.node.assemble import Node
     from medchain.node.home import NodeHome
 
+    gc.enable()
     home = NodeHome(Path(arguments.home).resolve())
     node = Node(home, lambda: _node_passphrase(arguments, home.path), may_be_empty=arguments.empty_store)
     asyncio.run(node.run_until_stopped())
