@@ -33,7 +33,7 @@ def test_nearly_every_seed_counts_and_together_they_contain_every_fault(reports:
     assert summary.counted >= SEEDS * 95 // 100, f"not counted: {summary.not_counted}"
     assert sorted(summary.nodes) == [4, 5, 6, 7]
     assert len(summary.crashes) == 7 and min(summary.crashes.values()) >= 5, summary.crashes
-    assert len(summary.partitions) == 6, summary.partitions
+    assert len(summary.partitions) == 7, summary.partitions
     assert summary.seeds_with_view_change > SEEDS // 2 and summary.highest_view >= 3
     assert summary.decided > SEEDS * 10 and summary.expired > 0
     assert {"pause", "flap", "clock jump", "slow disk", "messages lost", "messages doubled", "messages reordered"} <= set(summary.faults)

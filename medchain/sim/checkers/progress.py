@@ -38,7 +38,7 @@ class Progress:
             self._fail(f"not every node reached height {target} within {FIRST_BLOCK_MS} ms of healing")
             return False
         self.recovery_ms = (world.now_us - started_us) // 1000
-        heights_ms = FIRST_BLOCK_MS + heights_min * 1_000
+        heights_ms = FIRST_BLOCK_MS + heights_min * (1_000 + 2 * world.plan.submit_interval_ms)
         if not self._wait(lambda: max(node.height for node in self._nodes) >= heights_min, heights_ms):
             self._fail(f"height {heights_min} was not reached within {heights_ms} ms")
             return False
