@@ -17,7 +17,7 @@ from medchain.ledger.hospitals import check_hospital
 from medchain.ledger.payload import EMERGENCY, PURPOSES, as_code, as_digest, as_number, as_word
 from medchain.ledger.people import PatientRow, patient_of, pseudonym_of
 from medchain.ledger.permits import PERMIT_MS, PermitUse, check_permit, permit_standing, permit_use_of, write_permit
-from medchain.ledger.records import RecordRow, check_record, is_holder, record_of
+from medchain.ledger.records import RecordRow, check_record, record_of
 from medchain.ledger.refusals import REFUSALS
 from medchain.ledger.rows import encode_row
 from medchain.ledger.verdicts import check_clinician, standing_of, verdict
@@ -86,7 +86,11 @@ def _known_record(execution: Execution, record_id: bytes) -> RecordRow:
 
 @dataclass(frozen=True, slots=True)
 class Release(Handler):
-    """A holder announces that a key goes out; it leaves only after this is final. Sender: the holder. Event on both trails."""
+    """The custodian announces that a key goes out; it leaves only after this is final. Sender: the custodian. Event on both trails.
+
+    Only the custodian: it alone has the key in this protocol version, and whoever merely said that it holds ciphertext could use up the
+    releases of other hospitals' permits. Holders announce theirs with the shares of keys that they will be dealt.
+    """
 
     KIND: ClassVar[str] = "access.release"
     WEIGHT: ClassVar[int] = 20
@@ -101,14 +105,14 @@ class Release(Handler):
         return cls(as_digest(permit, "permit id"), as_number(version, "version"))
 
     def check(self, execution: Execution) -> None:
-        """Raise Rejected unless a holder of a version releases it under a permit that names it and still stands."""
+        """Raise Rejected unless the custodian of a version releases it under a permit that names it and still stands."""
         check_hospital(execution)
         state = execution.state
         permit = check_permit(state, self.permit)
         if self.version not in permit.versions:
             raise Rejected("access.permit-version", "the permit names another version of the record: release only what it names")
-        if not is_holder(state, permit.record, _known_record(execution, permit.record), self.version, execution.sender):
-            raise Rejected("access.not-holder", "only the custodian and hospitals that confirmed custody of this version release its key")
+        if execution.sender != _known_record(execution, permit.record).custodian:
+            raise Rejected("access.not-custodian", "only the record's custodian releases its keys: ask that hospital")
         code = permit_standing(state, execution.context, self.permit, permit)
         if code:
             raise Rejected(code, "the key must not be released: " + REFUSALS[code])

@@ -48,6 +48,8 @@ class ClinicianRow:
     """Organisation key."""
     number: int
     """Of the newest credential, from 1 on."""
+    revoked: int
+    """Number of the newest revoked credential, 0 = none: what was permitted under it or an older one is dead for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +183,13 @@ class Credential(Handler):
         """Write the new credential; one that still stands ends as renewed."""
         state, height = execution.state, execution.context.height
         clinician = clinician_of(state, self.clinician)
-        number = 1
+        number, revoked = 1, 0
         if clinician is not None:
-            number = clinician.number + 1
+            number, revoked = clinician.number + 1, clinician.revoked
             if credential_end_of(state, self.clinician, clinician.number) is None:
                 end = CredentialEnd(height, execution.context.time_ms, RENEWED)
                 execution.insert(rows.CREDENTIAL_END + self.clinician + uint32(clinician.number), encode_row(end))
-        state.put(rows.CLINICIAN + self.clinician, encode_row(ClinicianRow(execution.sender, number)))
+        state.put(rows.CLINICIAN + self.clinician, encode_row(ClinicianRow(execution.sender, number, revoked)))
         credential = CredentialRow(
             execution.sender, self.opening_suite, self.opening_key, self.role, self.specialty, self.expires_ms, height
         )
@@ -200,7 +202,7 @@ class RevokeCredential(Handler):
     """The hospital ends a clinician's credential at once. Sender: the hospital that gave it. Event without subjects."""
 
     KIND: ClassVar[str] = "people.revoke_credential"
-    WEIGHT: ClassVar[int] = 8
+    WEIGHT: ClassVar[int] = 9
     LANE: ClassVar[int] = URGENT_LANE
 
     clinician: bytes
@@ -229,6 +231,8 @@ class RevokeCredential(Handler):
             raise InvariantBroken("the clinician of a checked revocation is missing")
         end = CredentialEnd(execution.context.height, execution.context.time_ms, REVOKED)
         execution.insert(rows.CREDENTIAL_END + self.clinician + uint32(clinician.number), encode_row(end))
+        row = ClinicianRow(clinician.hospital, clinician.number, clinician.number)
+        execution.state.put(rows.CLINICIAN + self.clinician, encode_row(row))
         execution.emit(self.KIND, (), [execution.sender, self.clinician, clinician.number])
 
 

@@ -14,7 +14,7 @@ from medchain.ledger import rows
 from medchain.ledger.consents import consent_end_of
 from medchain.ledger.execution import BlockContext, Execution, made_id
 from medchain.ledger.lists import PERMITS, append_item
-from medchain.ledger.people import REVOKED, ClinicianRow, clinician_of, credential_end_of, credential_standing
+from medchain.ledger.people import ClinicianRow, clinician_of, credential_standing
 from medchain.ledger.records import RecordRow
 from medchain.ledger.rows import decode_row, encode_row
 from medchain.store.overlay import StateView
@@ -26,7 +26,7 @@ EMERGENCY_MS: Final = 4 * 60 * 60 * 1000
 PERMIT_BLOCKS: Final = 300_000
 """The same bound in blocks, should the clock of the headers stand: four hours at the shortest block interval of 50 ms."""
 RELEASES_MAX: Final = 16
-"""Announced releases under one permit: a first one from each holder and a few repetitions after crashes."""
+"""Announced releases under one permit: a first one and repetitions after lost answers and crashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +111,24 @@ def permit_end_of(view: StateView, permit: bytes) -> PermitEnd | None:
 def permit_standing(view: StateView, context: BlockContext, permit: bytes, row: PermitRow) -> str:
     """Return "" if a key may still be released under the permit at the context's height and time, else the code of why not.
 
-    Looked for in this order: ended by review, past its end, releases used up, the credential it was given under revoked, the clinician's
-    present credential revoked or expired, its own consent revoked. Another consent does not save it: the reader can ask again.
+    Looked for in this order: ended by review, past its end, a credential revoked since it was given (also one that renewed the first, and
+    also when another was given afterwards), the clinician's present credential expired, its own consent revoked, releases used up. The
+    count comes last: a releaser may repeat an old answer under a permit that is only used up, never under one that was taken back. Another
+    consent does not save a permit: the reader can ask again.
     """
     if permit_end_of(view, permit) is not None:
         return "access.permit-ended"
     if context.height > row.expires_height or context.time_ms >= row.expires_ms:
         return "access.permit-expired"
-    if permit_use_of(view, permit).releases >= row.releases_max:
-        return "access.releases-used-up"
-    given_under = credential_end_of(view, row.reader, row.credential)
-    if given_under is not None and given_under.cause == REVOKED:
+    reader = _reader(view, row)
+    if reader.revoked >= row.credential:
         return "credential.revoked"
-    _, code = credential_standing(view, context.time_ms, row.reader, _reader(view, row))
+    _, code = credential_standing(view, context.time_ms, row.reader, reader)
     if code:
         return code
     if row.consent and consent_end_of(view, row.consent) is not None:
         return "consent.revoked"
-    return ""
+    return "access.releases-used-up" if permit_use_of(view, permit).releases >= row.releases_max else ""
 
 
 def _reader(view: StateView, row: PermitRow) -> ClinicianRow:

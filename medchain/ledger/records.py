@@ -83,11 +83,6 @@ def version_of(view: StateView, record: bytes, version: int) -> VersionRow | Non
     return None if stored is None else decode_row(VersionRow, stored)
 
 
-def is_holder(view: StateView, record_id: bytes, record: RecordRow, version: int, hospital: bytes) -> bool:
-    """Answer whether a hospital is the custodian or has confirmed custody of this version."""
-    return hospital == record.custodian or view.get(_custody_key(record_id, version, hospital)) is not None
-
-
 def _custody_key(record: bytes, version: int, hospital: bytes) -> bytes:
     return rows.CUSTODY + record + uint32(version) + hospital
 

@@ -43,7 +43,7 @@ REFUSALS: Final[dict[str, str]] = {
     "access.permit-ended": "The permit was ended by a review.",
     "access.permit-expired": "The permit is past its end; the reader has to ask again.",
     "access.releases-used-up": "The permit's releases are used up; the reader has to ask again.",
-    "access.not-holder": "The hospital is neither the record's custodian nor a confirmed holder of this version.",
+    "access.not-custodian": "Only the record's custodian releases its keys.",
     "access.not-reader": "Only the reader named in the permit may confirm reading.",
     "access.not-released": "No key for this version was released under this permit yet.",
     "access.read-twice": "Reading of this version under this permit is already confirmed.",

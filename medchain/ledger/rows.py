@@ -8,7 +8,7 @@ The key ranges of all subjects stand here on one page, because no two may overla
     validators                                              ValidatorSet            by genesis
     hospital/ organisation key                              hospitals.HospitalRow   by genesis
     hospital-key/ any key of a hospital                     its organisation key    by genesis
-    clinician/ clinician key                                people.ClinicianRow     counts credentials
+    clinician/ clinician key                                people.ClinicianRow     counts credentials, newest revoked one
     credential/ clinician key, u32 number                   people.CredentialRow    once
     credential-end/ clinician key, u32 number               people.CredentialEnd    once
     patient/ pseudonym                                      people.PatientRow       once
