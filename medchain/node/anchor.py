@@ -158,6 +158,10 @@ class Anchor:
         if not await self.is_head_fresh():
             raise Rejected("custody.head-old", "this hospital's newest block is too old: try again when it is connected and has caught up")
 
+    def is_past(self, time_ms: int) -> bool:
+        """Answer whether a moment has passed by the wall clock, which an idle chain's head lags behind."""
+        return self._clock.wall_ms() >= time_ms
+
     # ---- rows ----------------------------------------------------------------------------------------------------------------
 
     async def hospitals(self) -> tuple[Member, ...]:

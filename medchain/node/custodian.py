@@ -301,6 +301,8 @@ class Custodian:
         code = permit["code"]
         if code and not (code == RELEASES_USED_UP and self._remembered(wanted) is not None):
             raise refused(code)
+        if self._anchor.is_past(permit["expires_ms"]):
+            raise refused("access.permit-expired")
         await self._anchor.check_head()
         return permit
 

@@ -37,6 +37,10 @@ SCAN_PAUSE_SECONDS: Final = 0.01
 """Between two pages, so that a scan of many records never crowds out agreement."""
 ORPHAN_MS: Final = 24 * 3600 * 1000
 """A blob that no record asks this hospital to hold is kept for a day: an upload whose registration is under way, a copy for a reader."""
+SLOW_SECONDS: Final = 30
+SLOW_BYTES: Final = 1_048_576
+"""A pull that moves less than this in that time is given up and goes on later by range: few are brought at once, and one hospital that
+lets its bytes trickle, each within the bound on silence, would keep all others' replicas waiting."""
 SEGMENT_SEALED_BYTES: Final = SEGMENT_BYTES + TAG_BYTES
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15})\Z")
 
@@ -297,7 +301,8 @@ class Replicas:
             total = await _total_of(response, offset)
             if total > LENGTH_BYTES + HEADER_BYTES_MAX + version.segments * SEGMENT_SEALED_BYTES:
                 raise Malformed("a hospital sends more than the chain says that this version has")
-            await self._blobs.write_range(version.root, offset, _chunks(response), total=total)
+            chunks = steady(_chunks(response), asyncio.get_running_loop().time)
+            await self._blobs.write_range(version.root, offset, chunks, total=total)
         finally:
             response.release()
         await self._blobs.finish(version.root)
@@ -373,6 +378,18 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             yield chunk
     except (aiohttp.ClientError, OSError, TimeoutError):
         raise Unavailable("the connection to the other hospital broke: the rest is fetched later", 1_000) from None
+
+
+async def steady(chunks: AsyncIterator[bytes], now: Callable[[], float]) -> AsyncIterator[bytes]:
+    """Pass chunks on while SLOW_BYTES arrive in each SLOW_SECONDS of `now`. Raises Unavailable when they trickle."""
+    began, arrived = now(), 0
+    async for chunk in chunks:
+        yield chunk
+        arrived += len(chunk)
+        if now() - began >= SLOW_SECONDS:
+            if arrived < SLOW_BYTES:
+                raise Unavailable("the other hospital sends too slowly: the rest is fetched later", 1_000)
+            began, arrived = now(), 0
 
 
 async def read_bounded(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:

@@ -10,11 +10,12 @@ import pytest
 
 from medchain.actions.access import confirm_reading, declare_emergency, request_access, review_emergency
 from medchain.actions.custody import make_release_request
+from medchain.actions.records import confirm_custody
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.crypto.sealing import SUITE_HYBRID, OpeningKey, unwrap_key
 from medchain.errors import Malformed, Unavailable
-from medchain.ledger.consents import Revoke
+from medchain.ledger.consents import HOSPITAL, Grant, Revoke
 from medchain.ledger.people import Credential, RevokeCredential
 from medchain.vault.wraps import WrapStore
 from medchain.wire.custody import Release
@@ -690,3 +691,43 @@ async def test_fetch_tells_how_far_it_is_and_goes_on_in_the_background(with_worl
         gate.set()
         await until(lambda: world.b.blobs.has(sealed.root))
         assert (await world.b.custodian.fetch(sealed.record, 1))["is_complete"]
+
+
+async def test_hospital_that_claims_custody_falsely_gets_no_ciphertext(with_world):
+    async with with_world() as world:
+        sealed = Sealed(world)
+        await sealed.put()
+        stranger = stranger_of(world, sealed)
+        await world.settle(stranger.identity, confirm_custody(sealed.record, 1), at=stranger)
+        may_serve = world.a.custodian.may_serve
+        assert await refusal(may_serve(stranger.key, sealed.root, sealed.record, 1)) == "custody.not-permitted"
+
+
+async def test_remembered_release_is_not_repeated_after_a_revocation_hidden_by_used_up_releases(with_world):
+    async with with_world() as world:
+        sealed = strange_to_b(world)
+        await sealed.put()
+        consent = await world.grant()
+        permit = await world.ask(sealed.record)
+        for _ in range(16):
+            last = asked(world, permit)
+            await world.a.custodian.release(last)
+        await world.settle(world.ann, Revoke(consent).operation())
+        assert await refusal(world.a.custodian.release(last)) == "consent.revoked"
+        assert await refusal(world.a.custodian.may_serve(world.b.key, sealed.root, sealed.record, 1, permit)) == "custody.not-permitted"
+
+
+async def test_remembered_release_is_not_repeated_past_the_permits_end_while_the_chain_is_idle(with_world):
+    async with with_world() as world:
+        sealed = Sealed(world)
+        await sealed.put()
+        consent = Grant(HOSPITAL, world.b.organisation, "TREAT", "general", 0, world.wall() + 30_000)
+        await world.settle(world.ann, consent.operation())
+        permit = await world.ask(sealed.record)
+        request = asked(world, permit)
+        await world.a.custodian.release(request)
+        world.clock_ahead_ms = 31_000  # the head, younger than two heartbeats, does not know of the end yet
+        before = (await world.a.query("access.permit", permit=permit))["releases"]
+        assert await refusal(world.a.custodian.release(request)) == "access.permit-expired"
+        assert await refusal(world.a.custodian.release(asked(world, permit))) == "access.permit-expired"
+        assert (await world.a.query("access.permit", permit=permit))["releases"] == before

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from medchain.errors import InvariantBroken, Malformed, Unavailable
-from medchain.node.replicas import ORPHAN_MS
+from medchain.node.replicas import ORPHAN_MS, steady
 from medchain.vault.blobs import BlobLimits
 from tests.node.custody_world import (
     Sealed,
@@ -268,3 +268,21 @@ async def test_bug_in_background_work_is_handed_to_whoever_stops_the_node(with_w
         await until(lambda: world.d.failures)
         assert "ZeroDivisionError" in world.d.failures[0].message
         world.d.failures.clear()
+
+
+async def test_hospital_that_lets_its_bytes_trickle_does_not_keep_other_replicas_waiting():
+    clock = 0.0
+
+    async def arriving(piece: bytes, seconds: float):
+        nonlocal clock
+        for _ in range(100):
+            clock += seconds
+            yield piece
+
+    async def taken(piece: bytes, seconds: float) -> int:
+        return sum([len(chunk) async for chunk in steady(arriving(piece, seconds), lambda: clock)])
+
+    assert await taken(bytes(262_144), 5.0) == 100 * 262_144  # slow, but it gets there
+    assert await taken(b"x", 0.2) == 100  # small, but over before anybody waits
+    with pytest.raises(Unavailable, match="slowly"):
+        await taken(b"x", 20.0)
