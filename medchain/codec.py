@@ -222,7 +222,11 @@ def as_text(value: Any, what: str, maximum: int) -> str:
     """Return `value` if it is text of at most `maximum` UTF-8 bytes without control characters. Raises Malformed."""
     if type(value) is not str:
         raise Malformed(f"{what} must be text")
-    if len(value.encode("utf-8", "surrogatepass")) > maximum:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:  # JSON can spell half a character; no canonical bytes have it
+        raise Malformed(f"{what} holds half a character (a lone surrogate)") from None
+    if size > maximum:
         raise Malformed(f"{what} is longer than {maximum} bytes")
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise Malformed(f"{what} holds a control character")

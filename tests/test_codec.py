@@ -425,6 +425,9 @@ def test_text_reader_counts_utf8_bytes_and_refuses_control_characters() -> None:
     for value in ("a\nb", "\x00", "\x1b[2J", "\x7f"):
         with pytest.raises(Malformed, match="control character"):
             codec.as_text(value, "the name", 20)
+    for value in ("\ud800", "a\udfff"):
+        with pytest.raises(Malformed, match="the name holds half a character"):
+            codec.as_text(value, "the name", 20)
     for value in (b"a", 1, None):
         with pytest.raises(Malformed, match="the name must be text"):
             codec.as_text(value, "the name", 20)

@@ -6,6 +6,7 @@ the roots are right is found by executing; whether the block is final by its cer
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -14,7 +15,7 @@ from medchain import codec
 from medchain.chain import limits
 from medchain.chain.certificate import Certificate
 from medchain.chain.transaction import Transaction, transactions_root
-from medchain.chain.vote import Vote
+from medchain.chain.vote import COMMIT, Vote
 from medchain.crypto.hashing import tagged_digest
 from medchain.errors import Malformed
 
@@ -89,11 +90,14 @@ class LastCommit:
     @classmethod
     def from_value(cls, value: Any) -> LastCommit:
         """Read a codec value. Raises Malformed."""
-        certificate, late = codec.as_fields(value, 2, "last commit")
-        return cls(
-            certificate=codec.as_optional(certificate, Certificate.from_value),
-            late=codec.as_items(late, limits.LATE_COMMITS_MAX, "late commits", Vote.from_value),
-        )
+        certificate, votes = codec.as_fields(value, 2, "last commit")
+        late = codec.as_items(votes, limits.LATE_COMMITS_MAX, "late commits", Vote.from_value)
+        if any(vote.kind != COMMIT for vote in late):
+            raise Malformed("late commits must be commits")
+        # The order by validator index, said without the set: within a height the index follows the keys.
+        if any((left.height, left.signer) >= (right.height, right.signer) for left, right in itertools.pairwise(late)):
+            raise Malformed("late commits must stand in ascending order of height and validator, each once")
+        return cls(codec.as_optional(certificate, Certificate.from_value), late)
 
     def digest(self) -> bytes:
         """Return the digest that the header carries."""
@@ -169,7 +173,7 @@ class Block:
     @classmethod
     def decode(cls, data: bytes) -> Block:
         """Read canonical bytes; refuses any byte that no digest of the header covers. Raises Malformed."""
-        values = codec.as_fields(codec.decode(data, depth_max=8), 4, "block")
+        values = codec.as_fields(codec.decode(data, bytes_max=limits.BLOCK_BYTES_HARD_MAX, depth_max=8), 4, "block")
         block = cls(
             header=Header.decode(codec.as_bytes(values[0], "header", maximum=1024)),
             transactions=codec.as_items(values[1], limits.BLOCK_TRANSACTIONS_HARD_MAX, "transactions", _read_transaction),

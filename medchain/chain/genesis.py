@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from medchain import codec
 from medchain.chain import limits
@@ -18,9 +18,12 @@ from medchain.chain.validators import Validator, ValidatorSet
 from medchain.crypto.hashing import tagged_digest
 from medchain.errors import Malformed
 
-VALIDATOR = "validator"
-OBSERVER = "observer"
-_HOSPITAL_NAMES = (
+VALIDATOR: Final = "validator"
+OBSERVER: Final = "observer"
+VALIDATORS_MIN: Final = 4
+"""n >= 4 (protocol.md, "Numbers"): with fewer, no fault is tolerated."""
+_DOCUMENT_NAMES: Final = ("medchain_genesis", "chain_id", "time_ms", "parameters", "hospitals")
+_HOSPITAL_NAMES: Final = (
     "name", "role", "consensus_key", "officer_key", "organisation_key", "opening_suite", "opening_key", "certificate", "endpoints",
 )  # fmt: skip
 
@@ -57,7 +60,7 @@ class Hospital:
     def from_value(cls, value: Any) -> Hospital:
         """Read a codec value. Raises Malformed."""
         name, role, consensus, officer, organisation, suite, opening, certificate, endpoints = codec.as_fields(value, 9, "hospital")
-        if role not in (VALIDATOR, OBSERVER):
+        if type(role) is not str or role not in (VALIDATOR, OBSERVER):
             raise Malformed("a hospital is a validator or an observer")
         return cls(
             name=codec.as_text(name, "hospital name", limits.NAME_BYTES_MAX),
@@ -88,10 +91,13 @@ class Genesis:
     """In ascending order of their consensus keys."""
 
     def __post_init__(self) -> None:
-        codec.as_text(self.chain_id, "chain id", limits.CHAIN_ID_BYTES_MAX)
-        if not self.chain_id:
+        if not codec.as_text(self.chain_id, "chain id", limits.CHAIN_ID_BYTES_MAX):
             raise Malformed("a network needs a chain id")
+        codec.as_uint(self.time_ms, "time_ms", limits.TIME_MS_MAX)
         self.parameters.check()
+        codec.as_list(list(self.hospitals), limits.VALIDATORS_MAX, "hospitals")
+        for hospital in self.hospitals:  # what `node init` and `testnet` build must be readable once it is written
+            Hospital.from_value(hospital.to_value())
         keys = [hospital.consensus_key for hospital in self.hospitals]
         if keys != sorted(keys):
             raise Malformed("hospitals must stand in ascending order of their consensus keys")
@@ -102,7 +108,7 @@ class Genesis:
         names = [hospital.name for hospital in self.hospitals]
         if len(set(names)) != len(names) or not all(names):
             raise Malformed("every hospital needs a name of its own")
-        if len(self.validators()) < 4:
+        if sum(hospital.role == VALIDATOR for hospital in self.hospitals) < VALIDATORS_MIN:
             raise Malformed("a network needs at least four validators")
 
     def validators(self) -> ValidatorSet:
@@ -140,17 +146,15 @@ class Genesis:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Genesis:
-        """Read a document. Unknown or missing names, wrong types and damaged text raise Malformed with a sentence."""
-        if len(text) > limits.GENESIS_BYTES_MAX:
-            raise Malformed("the genesis document is too large")
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            raise Malformed("the genesis document is not readable JSON: get a fresh copy from a member of the network") from None
-        expected = {"medchain_genesis", "chain_id", "time_ms", "parameters", "hospitals"}
-        if not isinstance(document, dict) or set(document) != expected:
-            raise Malformed("the genesis document must hold exactly: " + ", ".join(sorted(expected)))
-        if document["medchain_genesis"] != limits.PROTOCOL_VERSION:
+        """Read a document, UTF-8 when given as bytes.
+
+        Names that are unknown, missing or there twice, wrong types and damaged text raise Malformed with a sentence.
+        """
+        document = _read_json(text)
+        if not isinstance(document, dict) or set(document) != set(_DOCUMENT_NAMES):
+            raise Malformed("the genesis document must hold exactly: " + ", ".join(_DOCUMENT_NAMES))
+        version = document["medchain_genesis"]
+        if type(version) is not int or version != limits.PROTOCOL_VERSION:
             raise Malformed(f"the genesis document is not of version {limits.PROTOCOL_VERSION}")
         rows = codec.as_list(document["hospitals"], limits.VALIDATORS_MAX, "hospitals")
         if not isinstance(document["parameters"], dict) or len(document["parameters"]) != len(Parameters().as_names()):
@@ -161,6 +165,31 @@ class Genesis:
             parameters=Parameters.from_names(document["parameters"]),
             hospitals=tuple(Hospital.from_value(_hospital_value(row)) for row in rows),
         )
+
+
+def _read_json(text: str | bytes) -> Any:
+    """Read bounded JSON in which every name stands once and every number is whole.
+
+    Readers disagree about the rest (the first or the last of two equal names, 1.0 or 1), so two members could see two networks in one file.
+    """
+    if len(text) > limits.GENESIS_BYTES_MAX:
+        raise Malformed("the genesis document is too large")
+    try:
+        plain = text.decode("utf-8") if isinstance(text, bytes) else text
+        return json.loads(plain, object_pairs_hook=_read_object, parse_float=_refuse_number, parse_constant=_refuse_number)
+    except (ValueError, RecursionError):
+        raise Malformed("the genesis document is not readable JSON: get a fresh copy from a member of the network") from None
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise Malformed("a name stands twice in one object of the genesis document: get a fresh copy from a member of the network")
+    return members
+
+
+def _refuse_number(text: str) -> Any:
+    raise Malformed("every number in the genesis document must be whole and written without a point or exponent")
 
 
 def _hospital_value(row: Any) -> list[Any]:

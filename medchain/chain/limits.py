@@ -38,6 +38,11 @@ EVIDENCE_BYTES_MAX: Final = 64 * 1024
 EVENTS_MAX: Final = 256
 """Events of one receipt: four for each of 64 operations."""
 EVENT_BYTES_MAX: Final = 4 * 1024
+RECEIPTS_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Receipts of one block as a node reads them back from its own store. A block of 8 MiB holds at most 200,000 operations (none is below 40
+bytes), an event takes some 400 bytes: whatever a network's parameters allow, a node must be able to read what it wrote."""
+RECEIPTS_ITEMS_MAX: Final = 8_000_000
+"""The same counted in values: some 20 an event."""
 
 HEIGHT_MAX: Final = 2**48
 VIEW_MAX: Final = 2**32

@@ -86,7 +86,7 @@ class Receipt:
         receipt = cls(
             transaction_id=codec.as_bytes(identity, "transaction id", length=limits.DIGEST_BYTES),
             code=codec.as_text(code, "code", limits.NAME_BYTES_MAX),
-            operation_index=codec.as_uint(operation_index, "operation index", limits.OPERATIONS_MAX),
+            operation_index=codec.as_uint(operation_index, "operation index", limits.OPERATIONS_MAX - 1),
             events=codec.as_items(events, limits.EVENTS_MAX, "events", Event.from_value),
         )
         if receipt.is_accepted and receipt.operation_index:
@@ -105,8 +105,9 @@ def encode_receipts(receipts: Sequence[Receipt]) -> bytes:
 
 
 def decode_receipts(data: bytes) -> tuple[Receipt, ...]:
-    """Read a block's receipts. Raises Malformed."""
-    return codec.as_items(codec.decode(data, depth_max=12), limits.BLOCK_TRANSACTIONS_HARD_MAX, "receipts", Receipt.from_value)
+    """Read a block's receipts: one for each transaction, and one before them when something was due. Raises Malformed."""
+    values = codec.decode(data, bytes_max=limits.RECEIPTS_BYTES_MAX, depth_max=12, items_max=limits.RECEIPTS_ITEMS_MAX)
+    return codec.as_items(values, limits.BLOCK_TRANSACTIONS_HARD_MAX + 1, "receipts", Receipt.from_value)
 
 
 def receipts_root(receipts: Sequence[Receipt]) -> bytes:

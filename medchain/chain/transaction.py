@@ -131,7 +131,7 @@ class Transaction:
         if key.public != body.sender:
             raise Malformed("the signing key is not the sender's")
         body_bytes = body.encode()
-        TransactionBody.decode(body_bytes)
+        body = TransactionBody.decode(body_bytes)  # what every other node will read: lists where the caller had tuples
         signature = key.sign(network.signed_bytes(domain.TRANSACTION, transaction_id(body_bytes)))
         raw = codec.encode([body_bytes, [SINGLE_SIGNATURE, signature]])
         if len(raw) > limits.TRANSACTION_BYTES_MAX:

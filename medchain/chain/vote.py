@@ -79,9 +79,14 @@ def signatures_to_value(signatures: Signatures) -> list[Any]:
 def signatures_from_value(value: Any) -> Signatures:
     """Read indexed signatures: indexes strictly ascending. Raises Malformed."""
     rows = codec.as_items(value, limits.VALIDATORS_MAX, "signatures", _read_indexed)
-    if any(left[0] >= right[0] for left, right in itertools.pairwise(rows)):
-        raise Malformed("signatures must be in ascending order of distinct validators")
+    _check_ascending(rows)
     return rows
+
+
+def _check_ascending(signatures: Signatures) -> None:
+    """Refuse a validator that stands twice. Reading and counting both ask: a quorum need not come from bytes."""
+    if any(left[0] >= right[0] for left, right in itertools.pairwise(signatures)):
+        raise Malformed("signatures must be in ascending order of distinct validators")
 
 
 def _read_indexed(value: Any) -> tuple[int, bytes]:
@@ -101,10 +106,11 @@ def quorum_verifications(
     """
     if len(signatures) != validators.quorum:
         raise Malformed(f"exactly {validators.quorum} signatures are needed, not {len(signatures)}")
+    _check_ascending(signatures)
     message = vote_bytes(network, kind, height, view, digest)
     items = []
     for index, signature in signatures:
-        if index >= len(validators) or not validators.validators[index].may_vote:
+        if not 0 <= index < len(validators) or not validators.validators[index].may_vote:
             raise Malformed("a signature is by no voting validator of this height")
         items.append((validators.validators[index].consensus_key, message, signature))
     return items
