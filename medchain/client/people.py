@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from medchain.actions import people as actions
+from medchain.chain.genesis import Hospital
 from medchain.client.node import NodeClient, digest_of, list_of, text_of, uint_of
-from medchain.client.wallet import RUN_TIMEOUT_MS, Outcome, Wallet
+from medchain.client.wallet import RUN_TIMEOUT_MS, Outcome, Wallet, rule_refusal
 from medchain.crypto.keyfile import Identity, PublicIdentity
 from medchain.errors import Rejected
-from medchain.ledger.people import pseudonym_of
+from medchain.ledger import rows
+from medchain.ledger.hospitals import HospitalRow
+from medchain.ledger.people import PatientRow, pseudonym_of
+from medchain.ledger.rows import decode_row
 from medchain.wire.methods import read_hex
 
 
@@ -41,6 +45,14 @@ async def register_patient(hospital: Wallet, patient: Identity, *, timeout_ms: i
     return RegisteredPatient(pseudonym_of(patient.signing.public), hospital.public, outcome.height)
 
 
+async def patient_hospital(client: NodeClient, pseudonym: bytes) -> bytes:
+    """Return the organisation key of the hospital that registered a patient, proven. Raises Rejected `people.patient-unknown`."""
+    stored = (await client.proven_state(rows.PATIENT + pseudonym)).value
+    if stored is None:
+        raise rule_refusal("people.patient-unknown")
+    return decode_row(PatientRow, stored).hospital
+
+
 async def credential_clinician(
     hospital: Wallet, clinician: PublicIdentity, role: str, specialty: str, expires_ms: int, *, timeout_ms: int = RUN_TIMEOUT_MS
 ) -> Outcome:
@@ -64,13 +76,30 @@ async def list_hospitals(client: NodeClient) -> list[HospitalFacts]:
 
 
 async def find_hospital(client: NodeClient, name_or_key: str | bytes) -> HospitalFacts:
-    """Return the hospital with this name or organisation key. Raises Rejected `client.unknown-hospital`."""
+    """Return the hospital with this name or organisation key, proven by the state: consents and data keys are given to what is found here.
+
+    Raises Rejected `client.unknown-hospital`, `client.false-answer` when the node tells other names or keys than the chain, `proof.*`.
+    """
     hospitals = await list_hospitals(client)
     for hospital in hospitals:
         if name_or_key in (hospital.name, hospital.organisation_key, hospital.organisation_key.hex()):
+            row = await _proven_hospital(client, hospital.organisation_key)
+            if row is None or (row.name, row.opening_suite, row.opening_key) != (
+                hospital.name, hospital.opening_suite, hospital.opening_key,
+            ):  # fmt: skip
+                raise Rejected("client.false-answer", "the node tells a hospital's name or key otherwise than the chain: do not use it")
             return hospital
     names = ", ".join(sorted(hospital.name for hospital in hospitals))
     raise Rejected("client.unknown-hospital", f"no member hospital has this name or key; there are: {names}")
+
+
+async def _proven_hospital(client: NodeClient, organisation_key: bytes) -> HospitalRow | Hospital | None:
+    """Return a hospital's row under a certificate; of the genesis document while there is no block that could be certified."""
+    if await client.head_height() == 0:
+        founding = (await client.facts()).genesis.hospitals
+        return next((hospital for hospital in founding if hospital.organisation_key == organisation_key), None)
+    stored = (await client.proven_state(rows.HOSPITAL + organisation_key)).value
+    return None if stored is None else decode_row(HospitalRow, stored)
 
 
 def _hospital(row: Any) -> HospitalFacts:

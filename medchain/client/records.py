@@ -31,7 +31,7 @@ from medchain.client.files import (
     unreadable,
 )
 from medchain.client.node import NodeClient, all_pages, bytes_of, digest_of, list_of, uint_of
-from medchain.client.people import find_hospital
+from medchain.client.people import find_hospital, patient_hospital
 from medchain.client.permits import StandingPermit, confirm_reading, find_permit
 from medchain.client.transfer import download_into, upload_from
 from medchain.client.wallet import RUN_TIMEOUT_MS, Wallet, rule_refusal
@@ -127,8 +127,7 @@ async def put_record(
     if kind == FHIR_BUNDLE:
         await asyncio.to_thread(check_fhir, path)
     client = author.client
-    patient = await client.call("people.patient", pseudonym=pseudonym)
-    custodian = await find_hospital(client, digest_of(patient, "hospital"))
+    custodian = await find_hospital(client, await patient_hospital(client, pseudonym))
     version = 1 if record is None else (await proven_record(client, record)).version + 1
     identity = record or secrets.token_bytes(limits.DIGEST_BYTES)
     data_key = generate_data_key()
@@ -264,6 +263,8 @@ async def _open(
 
     def work() -> int:
         header = open_stream(sealed, data_key, version.root, plain, lambda done: progress(OPEN, done, total), workers=_workers())
+        if header.record != facts.record:
+            raise Rejected("client.false-answer", "the custodian anchored another record's content: tell its operator")
         progress(OPEN, total, total)  # what is told meanwhile is plaintext, a little less than the sealed bytes in all
         return header.plaintext_bytes
 

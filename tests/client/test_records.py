@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -386,3 +386,56 @@ async def test_a_receipt_without_a_release_is_refused(network, tmp_path):
         await story.grant()
         permitted = await access.request_access(story.lee, story.stored.record, "TREAT")
         assert await refused(story.lee.run([access_actions.confirm_reading(permitted.permit, 1)])) == "access.not-released"
+
+
+@pytest.mark.parametrize("lie", ["opening_key", "name", "patient"])
+async def test_a_node_cannot_slip_its_own_key_in_for_the_custodians(network, tmp_path, monkeypatch, lie):
+    async with network() as net:
+        story = await begin(net, tmp_path)
+        client = net.client("a")
+        honest, thief = client.call, identity("hospital").public_identity()
+        d = (await people.find_hospital(client, net.hospital("d").public)).organisation_key
+
+        async def call(method, /, **params):
+            answer = await honest(method, **params)
+            if method == "hospitals.list" and lie == "opening_key":
+                return {"hospitals": [{**row, "opening_key": thief.opening_public.hex()} for row in answer["hospitals"]]}
+            if method == "hospitals.list" and lie == "name":
+                return {"hospitals": [{**row, "name": "Hospital Z" if row["organisation_key"] == d.hex() else row["name"]}
+                                      for row in answer["hospitals"]]}  # fmt: skip
+            if method == "people.patient" and lie == "patient":
+                return {**answer, "hospital": d.hex()}
+            return answer
+
+        sealed_to = []
+        make = records.make_put_request
+
+        def watched(network, request, author, data_key, suite, opening_key):
+            sealed_to.append(opening_key)
+            return make(network, request, author, data_key, suite, opening_key)
+
+        monkeypatch.setattr(client, "call", call)
+        monkeypatch.setattr(records, "make_put_request", watched)
+        if lie == "name":
+            assert await refused(people.find_hospital(client, "Hospital Z")) == "client.false-answer"
+            return
+        try:
+            await records.put_record(net.hospital("a"), story.bundle, pseudonym=story.pseudonym, category="general")
+        except Rejected as refusal:
+            assert refusal.code == "client.false-answer"
+        assert set(sealed_to) <= {net.hospital("a").identity.opening.public}
+
+
+async def test_a_custodian_that_anchors_the_content_of_another_record_is_found_out(network, tmp_path, monkeypatch):
+    async with network() as net:
+        story = await begin(net, tmp_path)
+        await story.grant()
+        await access.request_access(story.lee, story.stored.record, "TREAT")
+        honest = records.open_stream
+
+        def of_another(*arguments, **options):
+            return replace(honest(*arguments, **options), record=bytes(32))
+
+        monkeypatch.setattr(records, "open_stream", of_another)
+        assert await refused(records.get_record(story.lee, story.stored.record, tmp_path / "copy.json")) == "client.false-answer"
+        assert not (tmp_path / "copy.json").exists()
