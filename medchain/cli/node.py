@@ -163,8 +163,10 @@ def _start(arguments: argparse.Namespace) -> int:
     gc.disable()  # nothing is rubbish while modules load: a fifth of the start was the collector looking at classes
     from medchain.node.assemble import Node
     from medchain.node.home import NodeHome
+    from medchain.node.privacy import keep_private
 
     gc.enable()
+    keep_private()
     home = NodeHome(Path(arguments.home).resolve())
     node = Node(home, lambda: _node_passphrase(arguments, home.path), may_be_empty=arguments.empty_store)
     asyncio.run(node.run_until_stopped())
