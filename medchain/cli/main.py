@@ -32,11 +32,11 @@ NOUNS: Final[dict[str, Noun]] = {
     "tx": Noun("tx", "transactions: show, wait, proof"),
     "verify": Noun("verify", "check a proof file offline, with the genesis document alone"),
     "sim": Noun("sim", "the deterministic simulator: run"),
-    "clinician": Noun("clinician", "clinicians: credential"),
-    "patient": Noun("patient", "patients: register"),
-    "record": Noun("record", "records: put, get, list, history, amend"),
+    "clinician": Noun("clinician", "clinicians: credential, revoke, show"),
+    "patient": Noun("patient", "patients: register, show"),
+    "record": Noun("record", "records: put, amend, get, show, history, list"),
     "consent": Noun("consent", "consents: grant, revoke, list, explain"),
-    "access": Noun("access", "access: request, emergency, review, trail"),
+    "access": Noun("access", "access: request, emergency, review, emergencies, trail"),
     "demo": Noun("demo", "plays the main story on four hospitals"),
 }
 
