@@ -203,8 +203,10 @@ def _has_ended(status: Mapping[str, Any]) -> bool:
 
 
 def _refusal(reply: Refused) -> MedchainError:
-    """Return the error of a refusal; one that passes with time keeps its code and says when to come again."""
-    if reply.retry_after_ms > 0:
+    """Return the error of a refusal, of the family it was raised in; one that passes with time keeps its code."""
+    if reply.code == Malformed.code:
+        return Malformed(reply.message)
+    if reply.retry_after_ms > 0 or reply.code == Unavailable.code:
         later = Unavailable(reply.message, reply.retry_after_ms)
         later.code = reply.code
         return later

@@ -65,7 +65,8 @@ class LevelDB:
         database = self._opened()
         if start >= stop:
             return iter(())
-        rows = database.iterator(start=start, stop=stop, include_stop=False, reverse=reverse, verify_checksums=True)
+        # plyvel loses the empty key when it goes backwards to an empty start; no start means the same
+        rows = database.iterator(start=start or None, stop=stop, include_stop=False, reverse=reverse, verify_checksums=True)
         return self._checked(rows)
 
     def write(self, batch: WriteBatch) -> None:

@@ -44,6 +44,12 @@ def test_empty_value_is_a_value_and_empty_batch_is_nothing(store: KeyValue) -> N
     assert store.get(b"a") == b""
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_empty_key_is_found_in_both_directions(store: KeyValue, reverse: bool) -> None:
+    store.write(WriteBatch.of((b"", b"1")))
+    assert list(store.iterate(b"", b"\x00", reverse=reverse)) == [(b"", b"1")]
+
+
 def test_longest_key_and_a_value_of_a_full_block_are_kept(store: KeyValue) -> None:
     key, value = b"k" * KEY_BYTES_MAX, bytes(range(256)) * (4 * 1024 * 4)
     store.write(WriteBatch.of((key, value)))

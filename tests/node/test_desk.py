@@ -99,6 +99,16 @@ async def test_refusal_arrives_as_rejected_and_one_that_passes_as_unavailable_wi
     assert (later.value.code, later.value.retry_after_ms) == ("pool.full", 700)
 
 
+async def test_refusal_keeps_the_family_it_was_raised_in(inbox):
+    """A read that found nothing yet (a state proof at height 0) came out as a rule that said no."""
+    for refusal, family in (("unavailable", Unavailable), ("malformed", Malformed)):
+        asking = asyncio.create_task(inbox.desk.query("state.get", key=b"k"))
+        event = await inbox.next()
+        inbox.desk.answer([Refused(event.request, refusal, "not there yet")])
+        with pytest.raises(family):
+            await asking
+
+
 async def test_submission_is_answered_when_accepted_and_says_when_it_was_known(inbox):
     for is_duplicate, word in ((False, "accepted"), (True, "duplicate")):
         submitting = asyncio.create_task(inbox.desk.call("tx.submit", {"transaction": transaction().raw}))
