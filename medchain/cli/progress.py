@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Final, TextIO
 
 REDRAW_SECONDS: Final = 0.1
+SPEED_AFTER_SECONDS: Final = 0.25
+"""Before it, a speed would be that of the first piece alone."""
 BAR_CELLS: Final = 24
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
@@ -58,8 +60,8 @@ class Progress:
 
     def line(self) -> str:
         """Return the line as it would be drawn now."""
-        elapsed = max(time.monotonic() - self._started, 1e-6)
-        speed = f"{amount(self._done / elapsed)}/s"
+        elapsed = time.monotonic() - self._started
+        speed = f"{amount(self._done / elapsed)}/s" if elapsed >= SPEED_AFTER_SECONDS else ""
         if self._total <= 0:
             return f"{self._label} {amount(self._done)} {speed}"
         share = min(self._done / self._total, 1.0)
