@@ -38,8 +38,9 @@ PEER_PORT_OFFSET: Final = 100
 FILE_NAME: Final = "testnet.json"
 PASSPHRASE_FILE_NAME: Final = "passphrase"
 FILE_BYTES_MAX: Final = 64 * 1024
-_CHOSEN_PORTS: Final = range(20_000, 32_000, 200)
-"""Bases tried when the caller lets us choose: below the ports that systems hand out for outgoing connections."""
+_CHOSEN_PORTS: Final = tuple(base for base in range(20_000, 32_000, 10) if base // 100 % 2 == 0)
+"""Bases tried when the caller lets us choose: below the ports that systems hand out for outgoing connections, and so many that networks
+which choose at the same moment rarely choose alike (the ports are bound only a second later, when the keys are made)."""
 
 REFUSALS: Final[dict[str, str]] = {
     "testnet.hospitals": "A test network has four to ten hospitals.",
