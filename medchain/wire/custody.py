@@ -21,11 +21,20 @@ SEALED_KEY_BYTES_MAX: Final = 4 * 1024
 """A data key sealed with the hybrid suite takes 1,168 bytes."""
 LABEL_TOKENS_MAX: Final = 16
 REQUEST_BYTES_MAX: Final = 16 * 1024
+"""The largest noun here: a sealed key, sixteen tokens and a dozen short fields, twice over."""
+VERSION_MAX: Final = 1_000_000
+"""Versions of one record: an amendment a minute for two years."""
 _SIGNATURE_MISSING: Final = bytes(limits.SIGNATURE_BYTES)
 
 
 def _digest(value: Any, what: str) -> bytes:
     return codec.as_bytes(value, what, length=limits.DIGEST_BYTES)
+
+
+def _version(value: Any) -> int:
+    if codec.as_uint(value, "version", VERSION_MAX) < 1:
+        raise Malformed("versions of a record count from 1")
+    return int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class PutRequest:
         values = codec.as_fields(codec.decode(data, bytes_max=REQUEST_BYTES_MAX, depth_max=3), 13, "put request")
         return cls(
             record=_digest(values[0], "record"),
-            version=codec.as_uint(values[1], "version", 1_000_000),
+            version=_version(values[1]),
             pseudonym=_digest(values[2], "pseudonym"),
             category=codec.as_text(values[3], "category", limits.NAME_BYTES_MAX),
             kind=codec.as_text(values[4], "kind", limits.NAME_BYTES_MAX),
@@ -174,7 +183,7 @@ class ReleaseInfo:
             category=codec.as_text(values[4], "category", limits.NAME_BYTES_MAX),
             epoch=codec.as_uint(values[5], "epoch", 2**32),
             record=_digest(values[6], "record"),
-            version=codec.as_uint(values[7], "version", 1_000_000),
+            version=_version(values[7]),
             permit=_digest(values[8], "permit"),
             reader_key_digest=_digest(values[9], "reader key digest"),
         )
