@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from medchain import __version__
 from medchain.cli import output
@@ -43,9 +43,19 @@ NOUNS: Final[dict[str, Noun]] = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line `words` (the process's own by default) and return its exit code."""
+    output.open_standard_streams()
     words = list(sys.argv[1:] if words is None else words)
     with_json = "--json" in words
     return output.guarded(lambda: _run(words), with_json=with_json)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, of which verbs are made too, that keeps what it says of wrong use."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end the command."""
+        output.say(f"{self.format_usage()}{self.prog}: error: {message}")
+        raise output.WrongUse(message)
 
 
 def _run(words: list[str]) -> int:
@@ -55,7 +65,7 @@ def _run(words: list[str]) -> int:
         _overview().parse_args(words)  # --help, --version, an unknown noun: argparse answers and exits
         return output.WRONG_USE
     module: Any = importlib.import_module(f"medchain.cli.{noun.module}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"medchain {chosen}", description=noun.help, epilog=_exit_codes(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.configure(parser)
@@ -68,7 +78,7 @@ def _run(words: list[str]) -> int:
 def _overview() -> argparse.ArgumentParser:
     width = max(map(len, NOUNS)) + 2
     table = "\n".join(f"  {name:<{width}}{noun.help}" for name, noun in NOUNS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="medchain",
         usage="medchain NOUN VERB [options]",
         description="Hospitals share patients' records on a chain of their own.",

@@ -7,12 +7,13 @@ no command.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from medchain.errors import InvariantBroken, Malformed, MedchainError, Misbehaviour, Rejected, Unavailable
 
@@ -106,9 +107,20 @@ def code_of(error: BaseException) -> str:
     return "timeout" if isinstance(error, TimeoutError) else "local-fault"
 
 
+class WrongUse(SystemExit):
+    """The command line cannot be read; argparse's ending with its own sentence kept, so that --json can answer it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(WRONG_USE)
+        self.message = message
+
+
 def say(message: str) -> None:
-    """Write a message for people to standard error."""
-    print(message, file=sys.stderr, flush=True)
+    """Write a message for people to standard error; when nobody can read it, the exit code still tells."""
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
 
 
 def answer(arguments: argparse.Namespace, value: Mapping[str, Any], text: str | Iterable[str]) -> None:
@@ -149,8 +161,12 @@ def guarded(command: Callable[[], int], *, with_json: bool) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _drop_output()
+        _drop(sys.stdout)
         return DONE
+    except WrongUse as ending:
+        if with_json:
+            _answer_error("cli.usage", f"Wrong use: {ending.message}. See --help.")
+        raise
     except SystemExit:
         raise
     except BaseException as error:
@@ -158,11 +174,36 @@ def guarded(command: Callable[[], int], *, with_json: bool) -> int:
             traceback.print_exc()
         say(f"medchain: {sentence_of(error)}")
         if with_json:
-            print(as_json({"error": {"code": code_of(error), "message": sentence_of(error)}}), flush=True)
+            _answer_error(code_of(error), sentence_of(error))
         return exit_code_of(error)
 
 
-def _drop_output() -> None:
-    """The reader of standard output left: keep the interpreter from complaining about it at its end."""
+def open_standard_streams() -> None:
+    """Make the three standard streams usable however the process was started.
+
+    A closed one is opened to nowhere, because the next file opened would take its number and receive what was meant for a reader. A path
+    that is no UTF-8 is shown with escapes, which JSON reads back.
+    """
+    for number, mode in ((0, "r"), (1, "w"), (2, "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            name = ("stdin", "stdout", "stderr")[number]
+            if getattr(sys, name) is None:
+                setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _answer_error(code: str, message: str) -> None:
+    try:
+        print(as_json({"error": {"code": code, "message": message}}), flush=True)
+    except OSError:
+        _drop(sys.stdout)
+
+
+def _drop(stream: TextIO) -> None:
+    """Nobody reads this stream any more: keep the interpreter from complaining about it at its end."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())

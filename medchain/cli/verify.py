@@ -10,7 +10,7 @@ from typing import Any
 from medchain.chain.genesis import Genesis
 from medchain.cli import output
 from medchain.client.verify import facts_value, verify_file
-from medchain.errors import Rejected
+from medchain.errors import Malformed, Rejected
 from medchain.node.home import load_genesis
 from medchain.wire.proof import PROOF_FILE_BYTES_MAX
 
@@ -29,7 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Verify the file and return the exit code: 0 only when the proof holds."""
     genesis = load_genesis(Path(arguments.genesis))
     data = _read(Path(arguments.file))
-    facts = facts_value(verify_file(data, genesis))
+    try:
+        facts = facts_value(verify_file(data, genesis))
+    except Malformed as error:
+        raise Malformed(f"{arguments.file} is no proof file, or was damaged: get it again ({error.message})") from None
     output.answer(arguments, {"verified": True, **facts}, _lines(facts, genesis))
     return output.DONE
 

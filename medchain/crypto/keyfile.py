@@ -266,6 +266,8 @@ def _read(path: Path, *, private: bool) -> bytes:
 
 def _write_new(path: Path, data: bytes) -> None:
     """Write beside the path, sync, then link into place: a link never replaces a file, and shows the whole content or nothing."""
+    if not path.name or "\0" in str(path):
+        raise Rejected("keyfile.unwritable", f"{str(path)!r} is no name of a file: give the new key file one")
     temporary = path.with_name(f".{secrets.token_hex(8)}.new")
     try:
         try:

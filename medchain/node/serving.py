@@ -58,7 +58,11 @@ class Serving:
         await self._anchor.check_head()
         permit = await self._anchor.live_permit(version, hospital, named)
         if permit is None:
-            raise Rejected("custody.not-permitted", "no live permit of the hospital's clinicians covers this version: ask for access first")
+            raise Rejected(
+                "custody.not-permitted",
+                "no live permit of this hospital's clinicians covers this version: ask for access first, and read at the node of the "
+                "hospital that credentialed the clinician",
+            )
         return permit
 
     async def lend(self, version: RecordVersion) -> bytes:

@@ -48,3 +48,8 @@ def test_wrong_passphrase_is_told_and_a_damaged_file_too(tmp_path, capsys, monke
     path.write_text("{}")
     assert main(["keys", "show", str(path), "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "malformed"
+
+
+def test_key_file_without_a_name_is_refused_with_a_sentence(capsys):
+    assert main(["keys", "new", "--role", "patient", "--no-passphrase", "--out", ""]) == 2
+    assert "keyfile.unwritable" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -96,3 +97,45 @@ def test_reader_that_leaves_early_is_no_error(repository):
         env={**environment, "CODE": code}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["--json"], ["keys", "--json"], ["tx", "show", "--json"], ["keys", "new", "--json", "--role", "boss"]])
+def test_wrong_use_with_json_is_still_answered_with_one_object(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "cli.usage"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [(">&-", 0), ("<&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 4), (">/dev/full 2>/dev/full", 4)],
+)
+def test_closed_or_full_standard_stream_shows_no_traceback(repository, tmp_path, redirection, code):
+    command = f'"$0" -m medchain keys new --role patient --no-passphrase --out k --json {redirection}'
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    ended = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Traceback" not in ended.stderr
+    assert "fault of medchain" not in ended.stderr
+    assert ended.returncode == code
+    assert (tmp_path / "k").read_bytes().startswith(b"{")  # nothing else was written into it
+
+
+def test_passphrase_needed_with_standard_input_closed_is_a_sentence(repository, tmp_path):
+    command = '"$0" -m medchain keys new --role patient --out k <&-'
+    environment = {name: value for name, value in os.environ.items() if name != "MEDCHAIN_PASSPHRASE"} | {"PYTHONPATH": str(repository)}
+    ended = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 2
+    assert "passphrase.missing" in ended.stderr
+
+
+def test_path_that_is_no_utf_8_is_answered_in_json(repository, tmp_path):
+    command = [sys.executable, "-m", "medchain", "keys", "new", "--role", "patient", "--no-passphrase", "--json", "--out", b"k\xff"]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONUTF8": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["role"] == "patient"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -13,6 +15,7 @@ from medchain.node.pidfile import PidFile, running_process
 
 HOLD = """
 import sys
+import threading
 from pathlib import Path
 from medchain.node.pidfile import PidFile
 PidFile(Path(sys.argv[1])).hold()
@@ -68,3 +71,15 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(Rejected) as caught:
         PidFile(tmp_path / "absent" / "node.pid").hold()
     assert caught.value.code == "home.unusable"
+
+
+def test_question_at_the_moment_of_the_start_does_not_refuse_the_start(tmp_path):
+    path = tmp_path / "node.pid"
+    path.write_text("1\n", encoding="ascii")  # left by a kill -9
+    with path.open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        threading.Timer(0.03, fcntl.flock, (asking, fcntl.LOCK_UN)).start()
+        file = PidFile(path)
+        file.hold()
+    assert running_process(path) == os.getpid()
+    file.release()
