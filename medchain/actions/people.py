@@ -8,18 +8,21 @@ from __future__ import annotations
 from medchain.actions.transactions import operation_of
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import Operation
-from medchain.crypto.keyfile import Identity, PublicIdentity
-from medchain.ledger.people import Credential, RegisterPatient, RevokeCredential, registration_bytes
+from medchain.crypto.keyfile import Identity
+from medchain.ledger.people import Credential, RegisterPatient, RevokeCredential, credential_bytes, registration_bytes
 
 
-def credential_clinician(clinician: PublicIdentity, role: str, specialty: str, expires_ms: int) -> Operation:
-    """Return the operation with which a hospital credentials a clinician, or renews the credential. Sender: the hospital.
+def credential_clinician(
+    network: Domain, hospital: bytes, clinician: Identity, role: str, specialty: str, expires_ms: int
+) -> Operation:
+    """Return the operation with which a hospital (its organisation key) credentials a clinician, or renews that. Sender: the hospital.
 
+    The clinician's key signs it here, for this hospital of this network and its own opening key only: proof of possession and of agreement.
     `role` and `specialty` are short codes, `expires_ms` the first millisecond at which it no longer holds. Raises Malformed.
     """
-    return operation_of(
-        Credential(clinician.public, clinician.opening_suite, clinician.opening_public, role, specialty, expires_ms)
-    )  # fmt: skip
+    public = clinician.public_identity()
+    proof = clinician.signing.sign(credential_bytes(network, hospital, public.opening_suite, public.opening_public))
+    return operation_of(Credential(public.public, public.opening_suite, public.opening_public, role, specialty, expires_ms, proof))
 
 
 def revoke_credential(clinician: bytes) -> Operation:

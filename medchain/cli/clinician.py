@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     credential = verbs.add_parser(
         "credential",
         help="vouch for a clinician's key, fresh or given, or renew the credential",
-        description="With --out: makes a key file for the clinician and credentials it. With --key: credentials the key in that file, of "
-        "which only the public part is read, or renews its credential.",
+        description="With --out: makes a key file for the clinician and credentials it. With --key: credentials the key in that file, or "
+        "renews its credential. The clinician's key signs, too, for this hospital and its own opening key, so the file is unlocked.",
     )
     signing.add_options(credential, "the hospital", is_hospital=True)
     credential.add_argument("--role", required=True, help="the clinician's role, a short code such as physician")
@@ -59,8 +59,7 @@ def _credential(arguments: argparse.Namespace) -> int:
     with newkey.subject(arguments, "clinician", (address.home_of(arguments),)) as clinician:
 
         async def story(wallet: Wallet) -> Outcome:
-            public = clinician.public_identity()
-            return await people.credential_clinician(wallet, public, arguments.role, arguments.specialty, expires_ms)
+            return await people.credential_clinician(wallet, clinician.identity, arguments.role, arguments.specialty, expires_ms)
 
         outcome = signing.signed_as(arguments, hospital, story)
     facts = {

@@ -13,27 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medchain.cli import output, passphrase
-from medchain.crypto.keyfile import Identity, PublicIdentity, load_public, save_identity
+from medchain.crypto.keyfile import Identity, load_public, save_identity
 from medchain.errors import Malformed, Rejected, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose key it is about: the file, and the whole identity where it could be opened."""
+    """Whose key it is about: the file, and what is in it, unlocked, because its owner signs, too."""
 
     file: Path
     is_new: bool
-    identity: Identity | None
-    known: PublicIdentity
-
-    def public_identity(self) -> PublicIdentity:
-        """Return the public part."""
-        return self.known
+    identity: Identity
 
     @property
     def public(self) -> bytes:
         """The signing key others know."""
-        return self.known.public
+        return self.identity.signing.public
 
 
 def add_options(parser: argparse.ArgumentParser, whose: str) -> None:
@@ -45,20 +40,17 @@ def add_options(parser: argparse.ArgumentParser, whose: str) -> None:
 
 
 @contextmanager
-def subject(arguments: argparse.Namespace, role: str, near: Sequence[Path | None], *, is_opened: bool = False) -> Iterator[Subject]:
-    """Give the key, made or read; `is_opened`: a given file is unlocked, because its owner must sign too.
-
-    Raises Rejected (keyfile.*, passphrase.*), Malformed.
-    """
+def subject(arguments: argparse.Namespace, role: str, near: Sequence[Path | None]) -> Iterator[Subject]:
+    """Give the key, made or read and unlocked. Raises Rejected (keyfile.*, passphrase.*), Malformed."""
     folders = tuple(folder for folder in near if folder is not None)
     if arguments.given:
-        yield _given(arguments, role, folders, is_opened)
+        yield _given(arguments, role, folders)
         return
     file = Path(arguments.out)
     identity = Identity.generate(role)
     save_identity(file, identity, passphrase.new_passphrase(arguments, folders or (file.parent,)))
     try:
-        yield Subject(file, True, identity, identity.public_identity())
+        yield Subject(file, True, identity)
     except (Rejected, Malformed):
         file.unlink(missing_ok=True)
         raise
@@ -67,10 +59,9 @@ def subject(arguments: argparse.Namespace, role: str, near: Sequence[Path | None
         raise
 
 
-def _given(arguments: argparse.Namespace, role: str, folders: tuple[Path, ...], is_opened: bool) -> Subject:
+def _given(arguments: argparse.Namespace, role: str, folders: tuple[Path, ...]) -> Subject:
     file = Path(arguments.given)
-    identity = passphrase.open_key(arguments, file, folders) if is_opened else None
-    public = load_public(file) if identity is None else identity.public_identity()
+    public = load_public(file)
     if public.role != role:
         raise Malformed(f"{file} is a key file for the role {public.role}, not for a {role}: make one with --out")
-    return Subject(file, False, identity, public)
+    return Subject(file, False, passphrase.open_key(arguments, file, folders))

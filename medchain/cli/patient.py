@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from medchain.cli import address, newkey, output, signing, words
-from medchain.errors import InvariantBroken
 
 if TYPE_CHECKING:
     from medchain.client.node import NodeClient
@@ -39,13 +38,10 @@ def _register(arguments: argparse.Namespace) -> int:
     from medchain.client import people
 
     hospital = signing.open_identity(arguments)
-    with newkey.subject(arguments, "patient", (address.home_of(arguments),), is_opened=True) as patient:
-        identity = patient.identity
-        if identity is None:
-            raise InvariantBroken("the patient's key was not opened")
+    with newkey.subject(arguments, "patient", (address.home_of(arguments),)) as patient:
 
         async def story(wallet: Wallet) -> RegisteredPatient:
-            return await people.register_patient(wallet, identity)
+            return await people.register_patient(wallet, patient.identity)
 
         registered = signing.signed_as(arguments, hospital, story)
     facts = {

@@ -9,7 +9,7 @@ from medchain.actions import people as actions
 from medchain.chain.genesis import Hospital
 from medchain.client.node import NodeClient, digest_of, list_of, text_of, uint_of
 from medchain.client.wallet import RUN_TIMEOUT_MS, Outcome, Wallet, rule_refusal
-from medchain.crypto.keyfile import Identity, PublicIdentity
+from medchain.crypto.keyfile import Identity
 from medchain.errors import Rejected
 from medchain.ledger import rows
 from medchain.ledger.hospitals import HospitalRow
@@ -54,10 +54,15 @@ async def patient_hospital(client: NodeClient, pseudonym: bytes) -> bytes:
 
 
 async def credential_clinician(
-    hospital: Wallet, clinician: PublicIdentity, role: str, specialty: str, expires_ms: int, *, timeout_ms: int = RUN_TIMEOUT_MS
+    hospital: Wallet, clinician: Identity, role: str, specialty: str, expires_ms: int, *, timeout_ms: int = RUN_TIMEOUT_MS
 ) -> Outcome:
-    """Credential a clinician until `expires_ms`, or renew the credential."""
-    return await hospital.run([actions.credential_clinician(clinician, role, specialty, expires_ms)], timeout_ms=timeout_ms)
+    """Credential a clinician until `expires_ms`, or renew the credential; the clinician's key signs its agreement.
+
+    Raises Rejected, e.g. `people.other-hospital`.
+    """
+    facts = await hospital.client.facts()
+    operation = actions.credential_clinician(facts.network, hospital.public, clinician, role, specialty, expires_ms)
+    return await hospital.run([operation], timeout_ms=timeout_ms)
 
 
 async def revoke_credential(hospital: Wallet, clinician: bytes, *, timeout_ms: int = RUN_TIMEOUT_MS) -> Outcome:

@@ -1,7 +1,8 @@
 """People: clinicians credentialed by their hospital, patients registered under a pseudonym.
 
 A key plays one part for ever: a hospital's, a clinician's of one hospital, or a patient's at one hospital; so no credential by another
-hospital can redirect what is sealed to a clinician, and no pseudonym is linkable to another. Credentials are rows with an end row, never
+hospital can redirect what is sealed to a clinician, and no pseudonym is linkable to another. Which hospital and which opening key that is,
+the clinician's or patient's key signs itself: nobody can take a key that it merely saw. Credentials are rows with an end row, never
 overwritten. This module knows no record and no consent.
 """
 
@@ -25,6 +26,8 @@ from medchain.store.overlay import StateView
 
 PATIENT_REGISTRATION: Final = "patient-registration"
 """Purpose under which a patient's key signs its registration (see `chain.domain`)."""
+CLINICIAN_CREDENTIAL: Final = "clinician-credential"
+"""Purpose under which a clinician's key agrees to be credentialed."""
 
 REVOKED: Final = "revoked"
 RENEWED: Final = "renewed"
@@ -38,6 +41,11 @@ def pseudonym_of(patient_key: bytes) -> bytes:
 def registration_bytes(network: Domain, hospital: bytes, opening_suite: int, opening_key: bytes) -> bytes:
     """Return the 32 bytes that a patient's key signs to be registered at a hospital (its organisation key) with an opening key."""
     return network.signed_bytes(PATIENT_REGISTRATION, codec.encode([hospital, opening_suite, opening_key]))
+
+
+def credential_bytes(network: Domain, hospital: bytes, opening_suite: int, opening_key: bytes) -> bytes:
+    """Return the 32 bytes that a clinician's key signs to be credentialed by a hospital (its organisation key) with an opening key."""
+    return network.signed_bytes(CLINICIAN_CREDENTIAL, codec.encode([hospital, opening_suite, opening_key]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +150,8 @@ class Credential(Handler):
     """A hospital credentials a clinician's key, or renews the credential. Sender: the hospital. Event without subjects."""
 
     KIND: ClassVar[str] = "people.credential"
-    WEIGHT: ClassVar[int] = 10
+    WEIGHT: ClassVar[int] = 20
+    """One signature check above an ordinary write."""
 
     clinician: bytes
     """Ed25519 public key."""
@@ -151,11 +160,15 @@ class Credential(Handler):
     role: str
     specialty: str
     expires_ms: int
+    proof: bytes
+    """The clinician key's signature of `credential_bytes`: proof of possession, for this hospital, network and opening key only.
+
+    A renewal carries it, too. It says nothing of role, specialty and end: those are the hospital's word, and it may give them again."""
 
     @classmethod
     def from_payload(cls, payload: list[Any]) -> Credential:
         """Read a positional payload. Raises Malformed."""
-        clinician, suite, opening, role, specialty, expires_ms = codec.as_fields(payload, 6, "credential")
+        clinician, suite, opening, role, specialty, expires_ms, proof = codec.as_fields(payload, 7, "credential")
         opening_suite, opening_key = as_opening_key(suite, opening)
         return cls(
             clinician=as_key(clinician, "clinician key"),
@@ -164,10 +177,11 @@ class Credential(Handler):
             role=as_code(role, "role"),
             specialty=as_code(specialty, "specialty"),
             expires_ms=as_time_ms(expires_ms, "end of the credential"),
+            proof=codec.as_bytes(proof, "proof of possession", length=limits.SIGNATURE_BYTES),
         )
 
     def check(self, execution: Execution) -> None:
-        """Raise Rejected unless a hospital credentials a fresh key, or one of its own, for a time to come."""
+        """Raise Rejected unless a hospital credentials a fresh key, or one of its own, whose owner agreed, for a time to come."""
         check_hospital(execution)
         state = execution.state
         clinician = clinician_of(state, self.clinician)
@@ -178,6 +192,11 @@ class Credential(Handler):
             raise Rejected("people.other-hospital", "another hospital credentialed this key: make a fresh key for this hospital")
         if self.expires_ms <= execution.context.time_ms:
             raise Rejected("people.expiry-past", "the credential would already be past its end: choose a later one")
+        signed = credential_bytes(execution.context.network, execution.sender, self.opening_suite, self.opening_key)
+        if not is_signature_valid(self.clinician, signed, self.proof):
+            raise Rejected(
+                "people.credential-proof-invalid", "the clinician's key must sign the credential by this hospital with this opening key"
+            )
 
     def apply(self, execution: Execution) -> None:
         """Write the new credential; one that still stands ends as renewed."""

@@ -15,6 +15,7 @@ REFUSALS: Final[dict[str, str]] = {
     "people.key-in-use": "The key already belongs to a hospital, a clinician or a patient; make a fresh one.",
     "people.other-hospital": "The clinician's key was credentialed by another hospital; make a fresh key for this one.",
     "people.expiry-past": "The credential would already be past its end.",
+    "people.credential-proof-invalid": "The clinician's key did not sign for this hospital and this opening key.",
     "people.clinician-unknown": "No hospital has credentialed this clinician's key.",
     "people.credential-ended": "The clinician's credential is already revoked.",
     "people.patient-known": "The patient's key is already registered.",

@@ -19,7 +19,7 @@ from medchain.ledger.access import ReadTrail, Request
 from medchain.ledger.consents import Grant, Revoke
 from medchain.ledger.epochs import Interim
 from medchain.ledger.execution import made_id
-from medchain.ledger.people import Credential, RegisterPatient, pseudonym_of, registration_bytes
+from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
 from medchain.ledger.records import Amend, ConfirmCustody, Register
 from medchain.sim.clocks import EPOCH_MS
 from medchain.sim.identity import OPENING_SUITE, Identities, opening_key, seeded_key
@@ -147,9 +147,10 @@ class Workload:
         return self._identities.organisations[number % len(self._identities.organisations)]
 
     def _credential(self, height: int, number: int) -> Transaction:
-        opening = self._openings[PATIENTS + number]
-        credential = Credential(self._clinicians[number].public, OPENING_SUITE, opening, ROLE, "surgery", EPOCH_MS + YEAR_MS)
-        return self._sign(self._organisation(number + 1), height, credential.operation())
+        hospital, clinician, opening = self._organisation(number + 1), self._clinicians[number], self._openings[PATIENTS + number]
+        proof = clinician.sign(credential_bytes(self._network, hospital.public, OPENING_SUITE, opening))
+        credential = Credential(clinician.public, OPENING_SUITE, opening, ROLE, "surgery", EPOCH_MS + YEAR_MS, proof)
+        return self._sign(hospital, height, credential.operation())
 
     def _renew(self, height: int) -> Transaction:
         return self._credential(height, self._dice.randrange(CLINICIANS))

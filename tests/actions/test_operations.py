@@ -13,18 +13,18 @@ from medchain.crypto.sealing import SUITE_X25519
 from medchain.crypto.signing import is_signature_valid
 from medchain.errors import Malformed
 from medchain.ledger.kinds import KINDS, check_form, read_operation
-from medchain.ledger.people import registration_bytes
+from medchain.ledger.people import credential_bytes, registration_bytes
 from medchain.ledger.records import Content
 
 ID = bytes(range(32))
 OTHER = bytes(range(1, 33))
 NETWORK = Domain(b"g" * 32)
 CONTENT = Content(20, ID, 3, 1, OTHER, 202601, (ID, OTHER), ID)
-CLINICIAN = Identity.generate("clinician", SUITE_X25519).public_identity()
+CLINICIAN = Identity.generate("clinician", SUITE_X25519)
 PATIENT = Identity.generate("patient", SUITE_X25519)
 
 BUILT = {
-    "people.credential": people.credential_clinician(CLINICIAN, "physician", "cardiology", 10),
+    "people.credential": people.credential_clinician(NETWORK, OTHER, CLINICIAN, "physician", "cardiology", 10),
     "people.revoke_credential": people.revoke_credential(ID),
     "people.register_patient": people.register_patient(NETWORK, OTHER, PATIENT),
     "epochs.interim": records.open_interim_epoch(ID, "general", 1, OTHER),
@@ -65,6 +65,16 @@ def test_a_patients_registration_is_signed_for_one_hospital_of_one_network():
     assert not is_signature_valid(key, registration_bytes(Domain(b"h" * 32), OTHER, suite, opening), proof)
 
 
+def test_a_clinicians_credential_is_signed_for_one_hospital_of_one_network():
+    operation = BUILT["people.credential"]
+    key, suite, opening, *_, proof = operation.payload
+    assert (key, suite, opening) == (CLINICIAN.signing.public, CLINICIAN.opening.suite, CLINICIAN.opening.public)
+    assert is_signature_valid(key, credential_bytes(NETWORK, OTHER, suite, opening), proof)
+    assert not is_signature_valid(key, credential_bytes(NETWORK, ID, suite, opening), proof)
+    assert not is_signature_valid(key, credential_bytes(Domain(b"h" * 32), OTHER, suite, opening), proof)
+    assert not is_signature_valid(key, registration_bytes(NETWORK, OTHER, suite, opening), proof)
+
+
 def test_a_grant_to_a_hospital_names_the_kind_of_grantee():
     assert consents.grant_to_hospital(ID, "TREAT", "general", 10).payload[:2] == ["hospital", ID]
     assert consents.grant_to_clinician(ID, "TREAT", "general", 10, 5).payload == ["clinician", ID, "TREAT", "general", 5, 10]
@@ -82,7 +92,7 @@ def test_a_grant_to_a_hospital_names_the_kind_of_grantee():
         lambda: access.confirm_reading(ID, 0),
         lambda: consents.grant_to_clinician(ID, "TREAT", "general", 10, 10),
         lambda: consents.grant_to_clinician(ID, "TREAT", "x" * 65, 10),
-        lambda: people.credential_clinician(CLINICIAN, "", "general", 10),
+        lambda: people.credential_clinician(NETWORK, OTHER, CLINICIAN, "", "general", 10),
         lambda: records.confirm_custody(ID, True),
         lambda: records.open_interim_epoch(ID, "general", 0, ID),
         lambda: records.register_record(ID, OTHER, "general", "file", Content(20, ID, 3, 1, OTHER, 202613, (), ID)),

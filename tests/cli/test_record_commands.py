@@ -205,6 +205,19 @@ def test_given_key_file_stays_and_must_be_of_the_role(key):
         pass
 
 
+def test_given_key_file_is_unlocked_because_its_owner_signs_too(tmp_path, monkeypatch):
+    file, clinician = tmp_path / "lee.key", Identity.generate("clinician")
+    save_identity(file, clinician, "lee's own")
+    monkeypatch.delenv("MEDCHAIN_PASSPHRASE", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(Rejected) as refusal, newkey.subject(options(given=str(file)), "clinician", ()):
+        pass
+    assert refusal.value.code == "passphrase.missing"
+    monkeypatch.setenv("MEDCHAIN_PASSPHRASE", "lee's own")
+    with newkey.subject(options(given=str(file)), "clinician", ()) as known:
+        assert (known.public, known.identity.public_identity()) == (clinician.signing.public, clinician.public_identity())
+
+
 # ---- what happened, in a line ---------------------------------------------------------------------------------------------------
 
 

@@ -54,8 +54,8 @@ async def begin(net, folder: Path) -> Story:
     bundle.write_text(json.dumps({"resourceType": "Bundle", "entry": ["plaintext of Jane Doe " + secrets.token_hex(8)] * 50}))
     patient, lee, kim = identity("patient"), identity("clinician"), identity("clinician")
     registered = await people.register_patient(net.hospital("a"), patient)
-    await people.credential_clinician(net.hospital("b"), lee.public_identity(), "physician", "cardiology", LATE_MS)
-    await people.credential_clinician(net.hospital("c"), kim.public_identity(), "physician", "emergency", LATE_MS)
+    await people.credential_clinician(net.hospital("b"), lee, "physician", "cardiology", LATE_MS)
+    await people.credential_clinician(net.hospital("c"), kim, "physician", "emergency", LATE_MS)
     stored = await records.put_record(net.hospital("a"), bundle, pseudonym=registered.pseudonym, category="general")
     return Story(
         net, folder, net.wallet(patient, "a"), registered.pseudonym, net.wallet(lee, "b"), net.wallet(kim, "c"), bundle, stored
@@ -176,7 +176,7 @@ async def test_a_clinician_of_the_hospital_may_be_the_author(network, tmp_path):
     async with network() as net:
         story = await begin(net, tmp_path)
         author = identity("clinician")
-        await people.credential_clinician(net.hospital("a"), author.public_identity(), "physician", "general", LATE_MS)
+        await people.credential_clinician(net.hospital("a"), author, "physician", "general", LATE_MS)
         stored = await records.put_record(net.wallet(author, "a"), story.bundle, pseudonym=story.pseudonym, category="general")
         facts = await records.proven_record(net.client("a"), stored.record)
         assert facts.version_row.author == author.signing.public

@@ -31,13 +31,28 @@ def identity(role: str) -> Identity:
 async def test_a_transaction_comes_back_with_its_proven_receipt(network):
     async with network() as net:
         clinician = identity("clinician")
-        outcome = await credential_clinician(net.hospital("a"), clinician.public_identity(), "physician", "general", LATE_MS)
+        outcome = await credential_clinician(net.hospital("a"), clinician, "physician", "general", LATE_MS)
         event = outcome.first("people.credential")
         assert event is not None and event_field(event, "role") == "physician"
         assert outcome.code == "" and outcome.height >= 1
         assert outcome.first("people.revoke_credential") is None
         with pytest.raises(Rejected):
             event_field(event, "no-such-field")
+
+
+async def test_a_renewal_is_signed_by_the_clinicians_key_too(network):
+    async with network() as net:
+        hospital, clinician = net.hospital("a"), identity("clinician")
+        for number, role in enumerate(("physician", "surgeon"), start=1):
+            outcome = await credential_clinician(hospital, clinician, role, "general", LATE_MS)
+            event = outcome.first("people.credential")
+            assert event is not None and (event_field(event, "number"), event_field(event, "role")) == (number, role)
+        signed_for_another = people.credential_clinician(
+            net.genesis.domain(), net.hospital("b").public, clinician, "nurse", "general", LATE_MS
+        )
+        with pytest.raises(Rejected) as refused:
+            await hospital.run([signed_for_another])
+        assert refused.value.code == "people.credential-proof-invalid"
 
 
 async def test_a_refused_transaction_is_raised_with_its_code_and_sentence(network):
@@ -71,7 +86,7 @@ async def test_every_node_proves_the_same_state_under_a_certificate(network):
 async def test_a_proof_file_verifies_with_the_genesis_document_alone(network):
     async with network() as net:
         wallet = net.hospital("b")
-        outcome = await wallet.run([people.credential_clinician(identity("clinician").public_identity(), "nurse", "general", LATE_MS)])
+        outcome = await credential_clinician(wallet, identity("clinician"), "nurse", "general", LATE_MS)
         data = bytes.fromhex((await net.client("b").call("tx.proof", id=outcome.transaction_id))["proof"])
         genesis = Genesis.from_json(net.genesis.to_json())
     facts = verify_file(data, genesis)
@@ -127,7 +142,8 @@ async def test_a_transaction_that_missed_its_last_height_is_told_as_expired(netw
 async def test_a_transaction_that_is_sent_twice_is_done_once(network):
     async with network() as net:
         wallet = net.hospital("a")
-        transaction = await wallet.build([people.credential_clinician(identity("clinician").public_identity(), "nurse", "x", LATE_MS)])
+        operation = people.credential_clinician(net.genesis.domain(), wallet.public, identity("clinician"), "nurse", "x", LATE_MS)
+        transaction = await wallet.build([operation])
         first, second = await asyncio.gather(wallet.send(transaction), wallet.send(transaction))
         assert first == second
 

@@ -30,7 +30,7 @@ from medchain.engine.verification import Verifier
 from medchain.ledger.access import Release, Request
 from medchain.ledger.consents import HOSPITAL, Grant, consent_id
 from medchain.ledger.epochs import Interim
-from medchain.ledger.people import Credential, RegisterPatient, pseudonym_of, registration_bytes
+from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
 from medchain.ledger.permits import permit_id
 from medchain.ledger.records import Register
 from medchain.store.memory import MemoryKeyValue
@@ -245,8 +245,11 @@ class Cluster:
         return Transaction.sign(body, sender, network or self.network)
 
     def credential(self, hospital: int = 0, name: str = "lee", role: str = "physician", **options) -> Transaction:
-        payload = Credential(key(name).public, SUITE_X25519, fixed(name + " opening"), role, "general", START_MS * 2)
-        return self.sign(key(f"{hospital} organisation"), payload, **options)
+        organisation, clinician = key(f"{hospital} organisation"), key(name)
+        opening = fixed(name + " opening")
+        proof = clinician.sign(credential_bytes(self.network, organisation.public, SUITE_X25519, opening))
+        payload = Credential(clinician.public, SUITE_X25519, opening, role, "general", START_MS * 2, proof)
+        return self.sign(organisation, payload, **options)
 
     def patient(self, hospital: int = 0, name: str = "wang", **options) -> Transaction:
         organisation, patient = key(f"{hospital} organisation"), key(name)

@@ -27,7 +27,7 @@ def code_of(cluster, transaction: Transaction) -> str:
 def bulk(cluster, signer, count: int) -> Transaction:
     opening = bytes(PUBLIC_KEY_BYTES[SUITE_HYBRID])
     doctors = [signer(f"doctor {index}").public for index in range(count)]
-    payloads = [Credential(doctor, SUITE_HYBRID, opening, "physician", "general", 2**45) for doctor in doctors]
+    payloads = [Credential(doctor, SUITE_HYBRID, opening, "physician", "general", 2**45, bytes(64)) for doctor in doctors]
     return cluster.sign(signer("0 organisation"), *payloads)
 
 
@@ -66,7 +66,7 @@ def test_what_fits_into_no_block_is_refused(make_cluster, signer):
     cluster = make_cluster(block_weight_max=100)
     assert code_of(cluster, bulk(cluster, signer, 10)) == "transaction.too-heavy"
     small = make_cluster(block_bytes_max=64 * 1024)
-    assert code_of(small, bulk(small, signer, 36)) == ""
+    assert code_of(small, bulk(small, signer, 34)) == ""
     assert code_of(small, bulk(small, signer, 38)) == "transaction.too-large"
     small.warm()
     small.run(1_000)

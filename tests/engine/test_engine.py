@@ -325,7 +325,7 @@ def test_forged_foreign_and_unknown_transactions_are_refused_by_code_and_change_
     cluster.warm()
     node = cluster.nodes[0]
     good = cluster.credential()
-    payload = Credential(signer("lee").public, SUITE_X25519, bytes(32), "physician", "general", 2**40)
+    payload = Credential(signer("lee").public, SUITE_X25519, bytes(32), "physician", "general", 2**40, bytes(64))
     hospital = signer("0 organisation")
     unsound = TransactionBody(cluster.genesis.chain_id, hospital.public, 40, (Operation("people.credential", [1]),), bytes(8))
     wrong = {

@@ -172,7 +172,8 @@ def test_a_block_of_too_much_work_is_refused(make_cluster):
 def test_a_block_of_too_many_bytes_is_refused(make_cluster, signer):
     bench = Bench(make_cluster(block_bytes_max=64 * 1024))
     opening = bytes(PUBLIC_KEY_BYTES[SUITE_HYBRID])
-    payloads = [Credential(signer(f"doctor {index}").public, SUITE_HYBRID, opening, "physician", "general", 2**45) for index in range(20)]
+    doctors = [signer(f"doctor {index}").public for index in range(20)]
+    payloads = [Credential(doctor, SUITE_HYBRID, opening, "physician", "general", 2**45, bytes(64)) for doctor in doctors]
     large = [bench.cluster.sign(signer("0 organisation"), *payloads) for _ in range(3)]
     assert len(large[0].raw) > 22 * 1024
     assert bench.code_of(bench.block(*large)) == "block.too-large"

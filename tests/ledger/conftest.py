@@ -17,7 +17,7 @@ from medchain.ledger.apply import Applied, BlockContext, apply_block, genesis_ch
 from medchain.ledger.consents import HOSPITAL, Grant
 from medchain.ledger.epochs import Interim
 from medchain.ledger.execution import Handler
-from medchain.ledger.people import Credential, RegisterPatient, pseudonym_of, registration_bytes
+from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
 from medchain.ledger.records import Amend, ConfirmCustody, Register
 from medchain.ledger.rows import WRITTEN_ONCE
 from medchain.ledger.trail import event_names
@@ -135,13 +135,25 @@ class World:
     def hospital(self, name: str) -> SigningKey:
         return self.organisations[name]
 
+    def credential(
+        self,
+        signer: SigningKey,
+        at: str,
+        *,
+        days: int = 30,
+        role: str = "physician",
+        opening: str = "opening",
+        agreed_with: str | None = None,
+    ) -> Credential:
+        """The operation with which a hospital credentials a clinician's key; the clinician's proof may name another hospital."""
+        hospital, opening_key = self.hospital(agreed_with or at).public, fixed(opening)
+        proof = signer.sign(credential_bytes(self.network, hospital, SUITE_X25519, opening_key))
+        return Credential(signer.public, SUITE_X25519, opening_key, role, "general", self.time_ms + days * DAY_MS, proof)
+
     def clinician(self, name: str, at: str, *, days: int = 30, role: str = "physician") -> SigningKey:
         """A clinician credentialed at a hospital."""
         signer = key(f"clinician {name}")
-        opening = fixed(f"clinician opening {name}")
-        self.accepted(
-            self.hospital(at), Credential(signer.public, SUITE_X25519, opening, role, "general", self.time_ms + days * DAY_MS)
-        )
+        self.accepted(self.hospital(at), self.credential(signer, at, days=days, role=role, opening=f"clinician opening {name}"))
         return signer
 
     def registration(self, signer: SigningKey, at: str, *, agreed_with: str | None = None) -> RegisterPatient:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from medchain.ledger.access import ReadReceipt, ReadTrail, Release
 from medchain.ledger.consents import Revoke
 from medchain.ledger.emergencies import REVIEW_DUE_MS, UNJUSTIFIED, Emergency, Review
-from medchain.ledger.people import RevokeCredential
+from medchain.ledger.people import RevokeCredential, clinician_of, credential_bytes, credential_of
 from medchain.ledger.permits import EMERGENCY_MS, RELEASES_MAX, permit_of, permit_standing
 from medchain.ledger.records import ConfirmCustody
 from medchain.ledger.trail import EVENT_FIELDS, trail_after, trail_of, trail_start
@@ -114,6 +116,22 @@ def test_patient_key_of_another_hospital_cannot_be_taken_over_in_any_part(story)
     for taken in (story.ann, story.a, story.lee):
         code = story.refused(story.c, story.registration(taken, "c"))
         assert code in ("people.patient-known", "people.key-in-use")
+
+
+def test_hospital_cannot_take_a_clinicians_key_it_saw_in_gossip(story):
+    """The squatter's transactions stand first in the block; the clinician's own hospital is not shut out, and its opening key counts."""
+    bob = story.key("bob")
+    seen = story.credential(bob, "c", opening="bob's opening key")
+    with_own_opening_key = replace(seen, opening_key=story.fixed("the squatter's opening key"))
+    by_its_own_hand = replace(
+        with_own_opening_key,
+        proof=story.b.sign(credential_bytes(story.network, story.b.public, seen.opening_suite, with_own_opening_key.opening_key)),
+    )
+    squats = [story.transaction(story.b, operation) for operation in (seen, with_own_opening_key, by_its_own_hand)]
+    receipts = story.block(*squats, story.transaction(story.c, seen)).transaction_receipts
+    assert [receipt.code for receipt in receipts] == ["people.credential-proof-invalid"] * 3 + [""]
+    assert clinician_of(story.state, bob.public).hospital == story.c.public
+    assert credential_of(story.state, bob.public, 1).opening_key == story.fixed("bob's opening key")
 
 
 BOTH_TRAILS = (

@@ -17,7 +17,7 @@ from medchain.ledger.apply import apply_block
 from medchain.ledger.consents import Grant, Revoke, consent_id
 from medchain.ledger.emergencies import REVIEW_DUE_MS, Emergency, Review
 from medchain.ledger.epochs import Interim
-from medchain.ledger.people import Credential, RevokeCredential
+from medchain.ledger.people import RevokeCredential, credential_bytes, registration_bytes
 from medchain.ledger.permits import permit_id
 from medchain.ledger.records import ConfirmCustody
 from medchain.store.overlay import Overlay
@@ -107,7 +107,7 @@ def handler_of(story, act, number, made):
         "review": lambda: Review(permit, ("justified", "unjustified")[number % 2]),
         "trail": lambda: ReadTrail(story.pseudonym),
         "fire": lambda: RevokeCredential(story.lee.public),
-        "hire": lambda: Credential(story.lee.public, 2, bytes(32), "physician", "general", story.time_ms + 30 * story.DAY_MS),
+        "hire": lambda: story.credential(story.lee, "b"),
     }[act]()
 
 
@@ -163,6 +163,8 @@ def test_fixed_story_gives_the_frozen_ids_trails_and_state(repository, story):
     found = {
         "genesis": story.genesis.digest().hex(),
         "pseudonym": story.pseudonym.hex(),
+        "signed_by_a_patient": registration_bytes(story.network, story.a.public, 2, story.fixed("opening")).hex(),
+        "signed_by_a_clinician": credential_bytes(story.network, story.a.public, 2, story.fixed("opening")).hex(),
         "consent": consent.hex(),
         "permit": permit.hex(),
         "emergency": emergency.hex(),

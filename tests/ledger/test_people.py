@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from medchain.chain.domain import Domain
 from medchain.errors import Malformed
 from medchain.ledger import people, rows
 from medchain.ledger.people import Credential, RegisterPatient, RevokeCredential
 
 
-def credential(world, clinician, *, days=30, role="physician"):
-    return Credential(clinician.public, 2, world.fixed("opening"), role, "general", world.time_ms + days * world.DAY_MS)
-
-
 def test_hospital_credentials_a_clinician(world):
     lee = world.key("lee")
-    receipt = world.accepted(world.hospital("b"), credential(world, lee))
+    receipt = world.accepted(world.hospital("b"), world.credential(lee, "b"))
     row = people.clinician_of(world.state, lee.public)
     assert (row.hospital, row.number) == (world.hospital("b").public, 1)
     found, code = people.credential_standing(world.state, world.time_ms, lee.public, row)
@@ -25,34 +24,77 @@ def test_hospital_credentials_a_clinician(world):
 
 def test_only_a_hospital_credentials(world):
     lee = world.key("lee")
-    assert world.refused(lee, credential(world, lee)) == "hospital.unknown"
+    assert world.refused(lee, world.credential(lee, "b")) == "hospital.unknown"
     consensus_key = world.key("a consensus")
-    assert world.refused(consensus_key, credential(world, lee)) == "hospital.unknown"
+    assert world.refused(consensus_key, world.credential(lee, "b")) == "hospital.unknown"
 
 
 def test_credential_by_another_hospital_is_refused_even_after_the_end_of_the_first(world):
     lee = world.key("lee")
-    world.accepted(world.hospital("b"), credential(world, lee))
-    assert world.refused(world.hospital("c"), credential(world, lee)) == "people.other-hospital"
+    world.accepted(world.hospital("b"), world.credential(lee, "b"))
+    assert world.refused(world.hospital("c"), world.credential(lee, "c")) == "people.other-hospital"
     world.accepted(world.hospital("b"), RevokeCredential(lee.public))
-    assert world.refused(world.hospital("c"), credential(world, lee)) == "people.other-hospital"
+    assert world.refused(world.hospital("c"), world.credential(lee, "c")) == "people.other-hospital"
+
+
+def test_credential_is_signed_by_the_clinicians_key_for_one_hospital_and_one_opening_key(world):
+    lee, b, c = world.key("lee"), world.hospital("b"), world.hospital("c")
+    good = world.credential(lee, "b")
+    kims = world.credential(world.key("kim"), "b")
+    as_patient = people.registration_bytes(world.network, b.public, 2, good.opening_key)
+    elsewhere = people.credential_bytes(Domain(bytes(32)), b.public, 2, good.opening_key)
+    wrong = {
+        "no signature": (b, replace(good, proof=bytes(64))),
+        "another clinician's": (b, replace(good, proof=kims.proof)),
+        "the hospital's own": (b, replace(good, proof=b.sign(people.credential_bytes(world.network, b.public, 2, good.opening_key)))),
+        "for another hospital": (b, world.credential(lee, "b", agreed_with="c")),
+        "of another hospital's credential": (c, good),
+        "for another opening key": (b, replace(good, opening_key=world.fixed("mine"))),
+        "for a patient's registration": (b, replace(good, proof=lee.sign(as_patient))),
+        "in another network": (b, replace(good, proof=lee.sign(elsewhere))),
+    }
+    for whose, (hospital, operation) in wrong.items():
+        assert world.refused(hospital, operation) == "people.credential-proof-invalid", whose
+    world.accepted(b, good)
+
+
+def test_credential_with_a_proof_of_another_length_is_malformed(world):
+    good = world.credential(world.key("lee"), "b")
+    for proof in (b"", good.proof[:-1], good.proof + b"\0"):
+        with pytest.raises(Malformed):
+            Credential.from_payload([*good.to_payload()[:-1], proof])
+
+
+def test_renewal_needs_the_clinicians_signature_for_its_opening_key(world):
+    lee, b = world.key("lee"), world.hospital("b")
+    first = world.credential(lee, "b")
+    world.accepted(b, first)
+    exchanged = replace(first, opening_key=world.fixed("the hospital's own"))
+    assert world.refused(b, exchanged) == "people.credential-proof-invalid"
+    assert world.refused(b, replace(first, proof=bytes(64))) == "people.credential-proof-invalid"
+    world.accepted(b, RevokeCredential(lee.public))
+    assert world.refused(b, exchanged) == "people.credential-proof-invalid"
+    world.accepted(b, replace(first, role="surgeon", expires_ms=world.time_ms + 60 * world.DAY_MS))
+    world.accepted(b, world.credential(lee, "b", opening="another of the clinician's"))
+    newest = people.credential_of(world.state, lee.public, 3)
+    assert newest.opening_key == world.fixed("another of the clinician's")
 
 
 def test_keys_of_hospitals_and_patients_are_not_credentialed(world):
     ann, _ = world.patient("ann", "a")
     for key in (ann, world.hospital("c"), world.key("c consensus"), world.key("c officer")):
-        assert world.refused(world.hospital("b"), credential(world, key)) == "people.key-in-use"
+        assert world.refused(world.hospital("b"), world.credential(key, "b")) == "people.key-in-use"
 
 
 def test_credential_past_its_end_is_refused(world):
-    assert world.refused(world.hospital("b"), credential(world, world.key("lee"), days=0)) == "people.expiry-past"
+    assert world.refused(world.hospital("b"), world.credential(world.key("lee"), "b", days=0)) == "people.expiry-past"
 
 
 def test_renewal_ends_the_credential_before_and_overwrites_nothing(world):
     lee = world.key("lee")
-    world.accepted(world.hospital("b"), credential(world, lee))
+    world.accepted(world.hospital("b"), world.credential(lee, "b"))
     first = people.credential_of(world.state, lee.public, 1)
-    world.accepted(world.hospital("b"), credential(world, lee, role="surgeon"))
+    world.accepted(world.hospital("b"), world.credential(lee, "b", role="surgeon"))
     assert people.credential_of(world.state, lee.public, 1) == first
     end = people.credential_end_of(world.state, lee.public, 1)
     assert (end.to_height, end.cause) == (world.height, people.RENEWED)
@@ -147,10 +189,11 @@ def test_credentials_and_patients_survive_as_they_were_written(story):
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Credential, [bytes(31), 2, bytes(32), "physician", "general", 1]),
-        (Credential, [bytes(32), 2, bytes(32), "the physician", "general", 1]),
-        (Credential, [bytes(32), 2, bytes(32), "physician", "general"]),
-        (Credential, [bytes(32), 2, bytes(32), "physician", "general", -1]),
+        (Credential, [bytes(31), 2, bytes(32), "physician", "general", 1, bytes(64)]),
+        (Credential, [bytes(32), 2, bytes(32), "the physician", "general", 1, bytes(64)]),
+        (Credential, [bytes(32), 2, bytes(32), "physician", "general", bytes(64)]),
+        (Credential, [bytes(32), 2, bytes(32), "physician", "general", -1, bytes(64)]),
+        (Credential, [bytes(32), 2, bytes(32), "physician", "general", 1]),
         (RevokeCredential, []),
         (RevokeCredential, [b""]),
         (RegisterPatient, [bytes(32), 2, bytes(32), bytes(63)]),

@@ -31,7 +31,7 @@ from medchain.crypto.streams import open_stream, seal_stream
 from medchain.engine.ready import Accepted, Answered, BlockDecided, Queried, Refused, ReleaseAsked, Submitted
 from medchain.errors import InvariantBroken, Rejected, Unavailable
 from medchain.ledger.consents import HOSPITAL, Grant
-from medchain.ledger.people import Credential, RegisterPatient, pseudonym_of, registration_bytes
+from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
 from medchain.node.custodian import Custodian, CustodianLimits
 from medchain.node.replicas import ReplicaLimits
 from medchain.vault.blobs import BlobLimits, BlobStore
@@ -232,11 +232,14 @@ class World:
     async def found(self) -> None:
         """The patient, the clinicians."""
         for clinician, house in ((self.lee, self.b), (self.kim, self.c)):
-            opening = clinician.opening
-            until_ms = self.wall() + 30 * DAY_MS
-            credential = Credential(clinician.signing.public, opening.suite, opening.public, "physician", "general", until_ms)
-            await self.settle(house.identity, credential.operation())
+            await self.credential(clinician, house)
         await self.register_patient(self.ann)
+
+    async def credential(self, clinician: Identity, house: House, role: str = "physician") -> None:
+        opening, until_ms = clinician.opening, self.wall() + 30 * DAY_MS
+        proof = clinician.signing.sign(credential_bytes(self.network, house.organisation, opening.suite, opening.public))
+        credential = Credential(clinician.signing.public, opening.suite, opening.public, role, "general", until_ms, proof)
+        await self.settle(house.identity, credential.operation())
 
     async def register_patient(self, patient: Identity, at: House | None = None) -> bytes:
         house, opening = at or self.a, patient.opening

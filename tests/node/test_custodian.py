@@ -16,11 +16,10 @@ from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.crypto.sealing import SUITE_HYBRID, OpeningKey, unwrap_key
 from medchain.errors import Malformed, Unavailable
 from medchain.ledger.consents import HOSPITAL, Grant, Revoke
-from medchain.ledger.people import Credential, RevokeCredential
+from medchain.ledger.people import RevokeCredential
 from medchain.vault.wraps import WrapStore
 from medchain.wire.custody import Release
 from tests.node.custody_world import (
-    DAY_MS,
     House,
     Sealed,
     asked,
@@ -100,9 +99,7 @@ async def test_all_disks_without_an_unlocked_key_open_nothing(with_world, tmp_pa
 async def test_clinician_of_the_custodian_may_author(with_world):
     async with with_world() as world:
         author = identity("clinician", "author")
-        opening = author.opening
-        credential = Credential(author.signing.public, opening.suite, opening.public, "nurse", "general", world.wall() + DAY_MS)
-        await world.settle(world.a.identity, credential.operation())
+        await world.credential(author, world.a, "nurse")
         sealed = Sealed(world)
         await sealed.upload(world.a.blobs)
         answer = await world.a.custodian.put(sealed.request(author).encode())
