@@ -171,10 +171,15 @@ class Agreement:
 
     def _check(self, request: events.CheckProposal) -> None:
         self.proposer.saw_proposal()
-        block = self._find(request.proposal.header.digest())
+        proposal = request.proposal
+        if len(proposal.entries) > self._chain.parameters.block_transactions_max:  # nothing is fetched for what cannot be valid
+            self._turn.accuse(proposal.header.proposer, "it proposed a block of more transactions than allowed")
+            self.feed(events.ProposalChecked(proposal.header.digest(), False))
+            return
+        block = self._find(proposal.header.digest())
         if block is None:
             held = self._held_transactions()
-            block = self.fetching.gather(request.proposal, request.proposer_hint, lambda entry: self._pool.find(entry) or held.get(entry))
+            block = self.fetching.gather(proposal, request.proposer_hint, lambda entry: self._pool.find(entry) or held.get(entry))
         if block is not None:
             self._judge(block)
 
@@ -189,6 +194,7 @@ class Agreement:
         try:
             self._executor.execute(block)
         except Rejected as refusal:
+            self._held.pop(digest)  # else peers that lack its transactions would get them from here, and a forged one would be blamed on us
             self._turn.accuse(block.header.proposer, f"it proposed a block that breaks a rule ({refusal.code})")
             self.feed(events.ProposalChecked(digest, False))
         else:
@@ -344,8 +350,9 @@ class Agreement:
 
     def find_wanted(self, entries: tuple[Entry, ...]) -> list[Transaction]:
         """Return the transactions a peer asks for, as far as they are in the pool or in blocks of this height."""
-        held = self._held_transactions()
-        found = (self._pool.find(entry) or held.get(entry) for entry in entries)
+        pooled = {entry: self._pool.find(entry) for entry in entries}
+        held = self._held_transactions() if None in pooled.values() else {}
+        found = (transaction or held.get(entry) for entry, transaction in pooled.items())
         return [transaction for transaction in found if transaction is not None]
 
     # ---- time -------------------------------------------------------------------------------------------------------------------

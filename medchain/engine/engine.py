@@ -19,6 +19,7 @@ from medchain.crypto.signing import SigningKey
 from medchain.engine import decided, recovery
 from medchain.engine.admission import Admission
 from medchain.engine.agreement import Agreement
+from medchain.engine.allowance import ENTRIES_PER_POINT, LIST_POINTS, PAST_VOTES_POINTS, Allowance
 from medchain.engine.decided import DecidedChain, Executed, HeadFacts, damaged
 from medchain.engine.executor import Executor
 from medchain.engine.gossip import LIST_ENTRIES_MAX, Gossip
@@ -105,6 +106,7 @@ class Engine:
         self._admission = Admission(chain, self._pool, verifier)
         self._gossip = Gossip(self._pool, self._turn)
         self._sync = Sync(chain, self._turn)
+        self._allowance = Allowance(self._turn)
         executor = Executor(chain, verifier)
         self._agreement = Agreement(
             chain, self._staged, self._turn, verifier, executor, self._pool, self._gossip, self._sync, consensus_key, self._adopt
@@ -253,6 +255,9 @@ class Engine:
     # ---- peers ------------------------------------------------------------------------------------------------------------------
 
     def _receive(self, peer: bytes, message: PeerMessage) -> None:
+        points = _points_of(message)
+        if points and not self._allowance.take(peer, points):
+            return
         match message:
             case PrePrepare() | Vote() | ViewChange():
                 self._agreement.take(peer, message)
@@ -368,3 +373,18 @@ class Engine:
         expired = tuple(entry.transaction.id for entry in ended if entry.is_local)
         if expired:
             self._turn.reply(TransactionsExpired(expired))
+
+
+def _points_of(message: PeerMessage) -> int:
+    """Return what a question takes off its sender's allowance; ranges have an allowance of their own (sync.py)."""
+    match message:
+        case TransactionsWanted():
+            return 1 + len(message.entries) // ENTRIES_PER_POINT
+        case BlockWanted():
+            return 1
+        case PastVotesWanted():
+            return PAST_VOTES_POINTS
+        case PoolListed():
+            return LIST_POINTS
+        case _:
+            return 0

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from medchain.chain import limits
 from medchain.chain.block import Block, Proposal
 from medchain.chain.transaction import Transaction
 from medchain.engine.turn import Turn
@@ -38,6 +39,8 @@ class _Gathering:
     found: dict[Entry, Transaction]
     search: _Search
     missing: dict[Entry, None] = field(default_factory=dict)
+    room: int = limits.BLOCK_BYTES_HARD_MAX
+    """Bytes of transactions that a valid block may still hold."""
 
 
 class Fetching:
@@ -73,7 +76,10 @@ class Fetching:
         return None
 
     def take_transactions(self, transactions: Iterable[Transaction]) -> list[Block]:
-        """Use what arrived; return the blocks that are whole now."""
+        """Use what arrived; return the blocks that are whole now.
+
+        A proposal that turns out larger than any block is dropped, so that a liar fills no memory: it ends like one whose bytes never come.
+        """
         if not self._gatherings:
             return []
         for transaction in transactions:
@@ -81,6 +87,9 @@ class Fetching:
                 if transaction.entry in gathering.missing:
                     del gathering.missing[transaction.entry]
                     gathering.found[transaction.entry] = transaction
+                    gathering.room -= len(transaction.raw)
+        for digest in [digest for digest, gathering in self._gatherings.items() if gathering.room < 0]:
+            del self._gatherings[digest]
         whole = [digest for digest, gathering in self._gatherings.items() if not gathering.missing]
         return [_complete(self._gatherings.pop(digest)) for digest in whole]
 

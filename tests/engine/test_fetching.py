@@ -108,3 +108,13 @@ def test_searches_are_bounded(search):
         search.fetching.gather(replace(search.block.proposal(), header=header), PEERS[0], lambda entry: None)
     search.said()
     assert len(search.tick()) == 2 * PENDING_MAX
+
+
+def test_a_proposal_larger_than_any_block_is_dropped_and_fills_no_memory(search):
+    search.gather()
+    gathering = search.fetching._gatherings[search.block.header.digest()]
+    gathering.room = len(search.transactions[0].raw)
+    assert search.fetching.take_transactions(search.transactions[:1]) == []
+    assert search.fetching.take_transactions(search.transactions[1:]) == []
+    search.said()
+    assert search.tick() == []
