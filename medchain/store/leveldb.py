@@ -7,6 +7,7 @@ reported, never skipped (protocol.md, "Amnesia"). This module knows no key range
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -65,8 +66,13 @@ class LevelDB:
         database = self._opened()
         if start >= stop:
             return iter(())
-        # plyvel loses the empty key when it goes backwards to an empty start; no start means the same
-        rows = database.iterator(start=start or None, stop=stop, include_stop=False, reverse=reverse, verify_checksums=True)
+        try:
+            first = None if reverse else start
+            rows = database.iterator(start=first, stop=stop, include_stop=False, reverse=reverse, verify_checksums=True)
+        except plyvel.Error as error:  # it opens files already here
+            raise self._broken("read", error) from error
+        if reverse:  # plyvel loses a row when going backwards begins at the very key of `start`, so the end of the way is found here
+            return itertools.takewhile(lambda row: row[0] >= start, self._checked(rows))
         return self._checked(rows)
 
     def write(self, batch: WriteBatch) -> None:
@@ -126,7 +132,8 @@ class LevelDB:
         return self._database
 
     def _broken(self, what: str, error: Exception) -> InvariantBroken:
-        return InvariantBroken(f"the store in {self._path} could not {what} ({error}): check the disk and its space, then start again")
+        reason = _reason(error)
+        return InvariantBroken(f"the store in {self._path} could not {what} ({reason}): check the disk and its space, then start again")
 
 
 def _open(path: Path, create: bool) -> Any:
@@ -211,12 +218,19 @@ def _replace_tail(log: Path, offset: int, tail: bytes) -> None:
 
 
 def _damaged(path: Path, reason: object) -> Rejected:
-    return Rejected("store.damaged", f"The store in {path} is damaged ({reason}): restore a snapshot, or move it away and join again.")
+    words = _reason(reason)
+    return Rejected("store.damaged", f"The store in {path} is damaged ({words}): restore a snapshot, or move it away and join again.")
+
+
+def _reason(error: object) -> str:
+    """Return LevelDB's own words, which plyvel hands on as bytes."""
+    words = error.args[0] if isinstance(error, plyvel.Error) and error.args else error
+    return words.decode("utf-8", "replace") if isinstance(words, bytes) else str(words)
 
 
 def _unusable(path: Path, error: Exception) -> Rejected:
     """Tell a held lock, a missing file and a disk that says no apart: LevelDB gives one kind of error for all three."""
-    text = str(error)
+    text = _reason(error)
     if "LOCK" in text and ("already held" in text or "temporarily unavailable" in text):
         return Rejected("store.locked", f"Another node is running on the store in {path}: stop it, or give this node its own directory.")
     if "No such file" in text:

@@ -216,6 +216,23 @@ def test_rotten_table_is_found_by_check_and_stops_a_read(tmp_path: Path) -> None
     store.close()
 
 
+def test_table_cut_short_is_the_store_s_sentence_and_no_bare_error_of_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    written(path, 3, size=4000)
+    LevelDB(path, create=False).close()
+    (table,) = path.glob("*.ldb")
+    table.write_bytes(table.read_bytes()[:2000])
+    try:
+        store = LevelDB(path, create=False)
+    except Rejected as error:
+        assert error.code == "store.damaged"
+        return
+    with pytest.raises(InvariantBroken, match="could not read") as caught:
+        list(store.iterate(*EVERYTHING))
+    assert "b'" not in str(caught.value)
+    store.close()
+
+
 def test_table_of_refusals_lists_what_is_tested_here() -> None:
     assert set(REFUSALS) == {"store.missing", "store.locked", "store.damaged", "store.unusable"}
 
