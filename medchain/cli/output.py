@@ -104,6 +104,8 @@ def code_of(error: BaseException) -> str:
     code = getattr(error, "code", None)
     if isinstance(code, str):
         return code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     return "timeout" if isinstance(error, TimeoutError) else "local-fault"
 
 

@@ -60,8 +60,8 @@ def _add_home(parser: argparse.ArgumentParser) -> None:
 def _up(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     parameters = _parameters(arguments.parameter)
-    network = Testnet.open_or_make(Path(arguments.home), arguments.hospitals, arguments.base_port, parameters)
     stopped = _Stopped()
+    network = Testnet.open_or_make(Path(arguments.home), arguments.hospitals, arguments.base_port, parameters)
     started = network.start_missing()
     try:
         network.wait_ready()
@@ -80,13 +80,17 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 class _Stopped:
-    """Notes SIGINT and SIGTERM, so that a network in the foreground is stopped in good order; ends the waiting for its start at once."""
+    """Notes SIGINT, SIGTERM and a closed terminal, so that a network in the foreground is stopped in good order, not left behind.
+
+    Ends the waiting for its start at once. What `nohup` ignores stays ignored.
+    """
 
     def __init__(self) -> None:
         self.is_set = False
         self.raises = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         is_first, self.is_set = not self.is_set, True

@@ -20,7 +20,7 @@ from medchain import __version__, telemetry
 from medchain.engine.engine import Engine
 from medchain.engine.ready import BlockDecided, Event
 from medchain.engine.verification import Verifier
-from medchain.errors import InvariantBroken, MedchainError
+from medchain.errors import InvariantBroken, MedchainError, Rejected, Unavailable
 from medchain.network.peers import PeerNetwork
 from medchain.node import home as homes
 from medchain.node.clock import Clock
@@ -132,11 +132,12 @@ class Node:
         await self._stack.aclose()
 
     async def run_until_stopped(self) -> None:
-        """Start, run until SIGTERM, SIGINT or a failure of the loop, and stop. Raises what a start or the loop raises."""
+        """Run until SIGTERM, SIGINT, a closed terminal or a failure of the loop, and stop. Raises what a start or the loop raises."""
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+                loop.add_signal_handler(number, asked.set)
         starting = asyncio.ensure_future(self.start())
         waiting = asyncio.ensure_future(asked.wait())
         await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -216,13 +217,18 @@ class Node:
     def _make_custodian(self, opened: OpenedHome, desk: Desk) -> Custodian:
         config, identity, network = opened.config, opened.keys.organisation, opened.genesis.domain()
         folder = self._home.vault_folder
+        try:
+            blobs = BlobStore(folder, BlobLimits(config.vault_bytes_max, config.vault_disk_free_bytes_min))
+            wraps = WrapStore(folder / "wraps", identity.opening, network)
+        except Unavailable as error:  # a client may come again later; a node that starts has nothing to wait for
+            raise Rejected("home.unusable", f"The vault {folder} cannot be used: {error.message}.") from None
         return Custodian(
             identity=identity,
             genesis=opened.genesis,
             network=network,
             desk=desk,
-            blobs=BlobStore(folder, BlobLimits(config.vault_bytes_max, config.vault_disk_free_bytes_min)),
-            wraps=WrapStore(folder / "wraps", identity.opening, network),
+            blobs=blobs,
+            wraps=wraps,
             clock=self._clock,
             failed=self._fail,
             limits=CustodianLimits(replicas=ReplicaLimits(at_once=config.vault_replications_at_once)),

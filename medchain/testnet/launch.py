@@ -22,6 +22,7 @@ from typing import Any, Final
 import medchain
 from medchain.chain.parameters import Parameters
 from medchain.errors import Rejected, Unavailable
+from medchain.node.home import load_genesis
 from medchain.node.pidfile import running_process
 from medchain.testnet import plan as plans
 from medchain.testnet.plan import HOST, Plan, Seat
@@ -80,6 +81,7 @@ class Testnet:
             count = len(found.plan.seats)
             if hospitals not in (None, count):
                 raise Rejected("testnet.other-size", f"{folder} holds {count} hospitals: use it as it is, or choose another folder.")
+            found._check_options(base_port, parameters)
             return found
         port = plans.BASE_PORT if base_port is None else base_port
         plan = plans.new_plan(folder, plans.HOSPITALS_MIN if hospitals is None else hospitals, port)
@@ -90,6 +92,13 @@ class Testnet:
     def open(cls, folder: Path) -> Testnet:
         """Return the network in `folder`. Raises Rejected testnet.missing, Malformed."""
         return cls(plans.load_plan(folder.resolve()))
+
+    def _check_options(self, base_port: int | None, parameters: Parameters | None) -> None:
+        """Refuse options that a network made before cannot follow: ignored, they would be taken for obeyed."""
+        if base_port not in (None, 0, self.plan.seats[0].rpc_port):
+            raise Rejected("testnet.other-options", f"{self.plan.folder} holds a network at other ports: leave --base-port out.")
+        if parameters is not None and parameters != load_genesis(self.plan.genesis_file).parameters:
+            raise Rejected("testnet.other-options", f"{self.plan.folder} holds a network with other parameters: leave --parameter out.")
 
     # ---- processes -----------------------------------------------------------------------------------------------------------
 

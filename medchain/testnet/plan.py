@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import secrets
+import shutil
 import socket
 import string
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ REFUSALS: Final[dict[str, str]] = {
     "testnet.hospitals": "A test network has four to ten hospitals.",
     "testnet.folder-in-use": "The folder holds something else than a test network.",
     "testnet.other-size": "The folder holds a test network of another size.",
+    "testnet.other-options": "The folder holds a test network with other ports or parameters than were asked for.",
     "testnet.missing": "There is no test network in the folder.",
     "testnet.port-taken": "A port that the network needs is taken by another program.",
     "testnet.unknown-hospital": "The test network has no hospital of this name.",
@@ -121,10 +123,23 @@ def new_plan(folder: Path, hospitals: int, base_port: int = BASE_PORT) -> Plan:
 def write_network(plan: Plan, parameters: Parameters | None = None) -> Genesis:
     """Make all keys and files of the network; testnet.json comes last, so that a folder with it is whole.
 
+    When it cannot be finished, or is interrupted, what was made is removed: it would stand in the way of the next try.
     Raises Rejected: testnet.folder-in-use, home.*, keyfile.*.
     """
-    if plan.folder.exists() and any(plan.folder.iterdir()):
+    existed = plan.folder.exists()
+    if existed and (not plan.folder.is_dir() or any(plan.folder.iterdir())):
         raise Rejected("testnet.folder-in-use", f"{plan.folder} is not empty and holds no test network: choose another folder.")
+    try:
+        return _write(plan, parameters)
+    except BaseException:
+        for entry in plan.folder.iterdir() if plan.folder.is_dir() else ():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if not existed and plan.folder.is_dir():
+            plan.folder.rmdir()
+        raise
+
+
+def _write(plan: Plan, parameters: Parameters | None) -> Genesis:
     homes.make_folder(NodeHome(plan.folder))
     homes.make_folder(NodeHome(plan.folder / "officers"))
     passphrase = secrets.token_urlsafe(24)

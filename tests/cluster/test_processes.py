@@ -264,6 +264,14 @@ def test_damaged_file_stops_the_start_with_a_sentence(stopped_network, tmp_path,
     assert not (folder / "a" / "node.pid").exists()
 
 
+def test_vault_that_is_no_folder_stops_the_start_with_a_sentence(stopped_network, tmp_path, medchain):
+    folder = tmp_path / "net"
+    shutil.copytree(stopped_network, folder)
+    shutil.rmtree(folder / "a" / "vault", ignore_errors=True)
+    (folder / "a" / "vault").write_bytes(b"")
+    check_sentence(medchain("node", "start", "--home", folder / "a"), 2, "home.unusable")
+
+
 def test_wrong_passphrase_stops_the_start_with_a_sentence(stopped_network, tmp_path, medchain):
     folder = tmp_path / "net"
     shutil.copytree(stopped_network, folder)

@@ -11,6 +11,7 @@ import pytest
 
 from medchain.chain.parameters import Parameters
 from medchain.errors import Rejected, Unavailable
+from medchain.node.home import load_genesis
 from medchain.testnet.launch import Testnet, ask, poll
 
 
@@ -35,6 +36,14 @@ def test_network_made_before_is_used_again(folder):
 
 def test_network_of_another_size_is_not_made_over_it(folder):
     refused("testnet.other-size", Testnet.open_or_make, folder, 5)
+
+
+def test_options_that_a_network_made_before_cannot_follow_are_not_silently_ignored(folder):
+    refused("testnet.other-options", Testnet.open_or_make, folder, None, 50_000)
+    refused("testnet.other-options", Testnet.open_or_make, folder, None, None, Parameters.from_names({"heartbeat_ms": 4_321}))
+    made = Testnet.open(folder).plan
+    same = load_genesis(made.genesis_file).parameters
+    assert Testnet.open_or_make(folder, 4, made.seats[0].rpc_port, same).plan == made
 
 
 def test_network_that_does_not_run_is_told_so(folder):

@@ -129,3 +129,31 @@ def test_unknown_hospital_is_refused_with_the_names_there_are(network):
     with pytest.raises(Rejected, match="a, b, c, d, e") as caught:
         plan.seat("z")
     assert caught.value.code == "testnet.unknown-hospital"
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_network_whose_making_is_interrupted_leaves_nothing_in_the_way_of_the_next_try(tmp_path, monkeypatch, existed):
+    folder = tmp_path / "net"
+    if existed:
+        folder.mkdir()
+    plan = new_plan(folder, 4, 0)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plans.homes, "found_store", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_network(plan)
+    assert folder.exists() == existed
+    assert not existed or not list(folder.iterdir())
+    write_network(plan)
+    assert load_plan(folder) == plan
+
+
+def test_network_is_not_made_over_a_file(tmp_path):
+    (tmp_path / "net").write_text("mine", encoding="ascii")
+    with pytest.raises(Rejected) as caught:
+        write_network(new_plan(tmp_path / "net", 4, 0))
+    assert caught.value.code == "testnet.folder-in-use"
+    assert (tmp_path / "net").read_text(encoding="ascii") == "mine"
