@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from medchain.chain.domain import Domain
+from medchain.chain.transaction import Transaction
 from medchain.chain.vote import ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.engine.ready import (
@@ -34,10 +35,24 @@ from medchain.engine.verification import Item, Verifier, verifications_of
 from medchain.errors import InvariantBroken, MedchainError
 from medchain.node.clock import Clock
 from medchain.store.keyvalue import WriteBatch
-from medchain.wire.peer import CONSENSUS_LANE, PeerStatus, lane_of
+from medchain.wire.peer import (
+    CONSENSUS_LANE,
+    BlockSent,
+    PastVotesSent,
+    PeerStatus,
+    PoolListed,
+    RangeSent,
+    TransactionsOffered,
+    TransactionsWanted,
+    lane_of,
+)
 
 TURN_EVENTS_MAX: Final = 1_024
-"""Events of one turn: a turn stays short enough that a vote arriving meanwhile waits for milliseconds."""
+"""Events of one turn, by weight: a turn stays short enough that a vote arriving meanwhile waits for milliseconds."""
+WEIGHT_SHARE: Final = 8
+"""No event counts for more than an eighth of the inbox, so that the largest message does not close it to everybody else."""
+ENTRIES_PER_WEIGHT: Final = 16
+BYTES_PER_WEIGHT: Final = 1_024
 WARM_ITEMS_MIN: Final = 4
 """With nothing else to do, fewer signatures than this are checked inline: a thread's answer takes longer than the 56 us of each."""
 WARM_CHUNK_ITEMS: Final = 32
@@ -72,6 +87,7 @@ class Pace:
     tick_ms: int = 20
     idle_tick_ms: int = 100
     inbox_events_max: int = 20_000
+    """By weight: a message counts for the transactions in it, or a liar's largest messages would fill the memory before the inbox."""
     verifying_threads: int = 0
     """0 = one for each processor, at most four."""
 
@@ -114,6 +130,7 @@ class Runtime:
         self._pace = pace
         self._inbox: deque[Event] = deque()
         self._cold: deque[tuple[Event, list[Item]]] = deque()
+        self._waiting = 0
         self._connected: dict[bytes, int] = {}
         self._waker: asyncio.Future[None] | None = None
         self._cold_waker: asyncio.Future[None] | None = None
@@ -140,6 +157,7 @@ class Runtime:
                 if not self._has_room(event):
                     self.tally.dropped += isinstance(event, Received)
                     return False
+        self._waiting += self._weight(event)
         items = verifications_of(event, self._network) if _may_need_warming(event) else []
         if items and (len(items) >= WARM_ITEMS_MIN or self._cold or self._inbox):
             self._cold.append((event, items))
@@ -150,7 +168,7 @@ class Runtime:
 
     async def room(self) -> None:
         """Wait while the inbox is more than half full: whoever reads from peers stops reading meanwhile."""
-        while len(self._inbox) + len(self._cold) > self._pace.inbox_events_max // 2 and not self._is_stopping:
+        while self._waiting > self._pace.inbox_events_max // 2 and not self._is_stopping:
             if self._emptied is None or self._emptied.done():
                 self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._emptied)
@@ -161,7 +179,10 @@ class Runtime:
         room = self._pace.inbox_events_max
         if isinstance(event, Received) and lane_of(event.message) == CONSENSUS_LANE:
             room *= 2
-        return len(self._inbox) + len(self._cold) < room
+        return self._waiting < room
+
+    def _weight(self, event: Event) -> int:
+        return min(_weight_of(event), max(1, self._pace.inbox_events_max // WEIGHT_SHARE))
 
     def _take_in(self, event: Event) -> None:
         self._inbox.append(event)
@@ -240,8 +261,12 @@ class Runtime:
         if not self._inbox or tick.monotonic_ms - self._ticked_ms >= self._pace.tick_ms // 2:
             self._ticked_ms = tick.monotonic_ms
             events.append(tick)
-        while self._inbox and len(events) < TURN_EVENTS_MAX:
-            events.append(self._inbox.popleft())
+        taken = 0
+        while self._inbox and taken < TURN_EVENTS_MAX:
+            event = self._inbox.popleft()
+            taken += self._weight(event)
+            events.append(event)
+        self._waiting -= taken
         self._emptied = _woken(self._emptied)
         return events
 
@@ -272,6 +297,8 @@ class Runtime:
                 for event in events:
                     if not isinstance(event, Received) or self._connected.get(event.peer, 0) > 0:
                         self._take_in(event)
+                    else:
+                        self._waiting -= self._weight(event)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -297,6 +324,31 @@ def _may_need_warming(event: Event) -> bool:
     if isinstance(event, Received):
         return not isinstance(event.message, Vote | ViewChange | PrePrepare)
     return isinstance(event, Submitted)
+
+
+def _weight_of(event: Event) -> int:
+    """Return how much room and work an event takes, about that of so many transactions."""
+    match event:
+        case Submitted():
+            return _weight_of_all((event.transaction,))
+        case Received(_, TransactionsOffered(transactions)):
+            return 1 + _weight_of_all(transactions)
+        case Received(_, BlockSent(block)):
+            return 1 + _weight_of_all(block.transactions)
+        case Received(_, RangeSent(blocks)):
+            return 1 + sum(1 + _weight_of_all(block.transactions) for block, _ in blocks)
+        case Received(_, PoolListed(entries) | TransactionsWanted(entries)):
+            return 1 + len(entries) // ENTRIES_PER_WEIGHT
+        case Received(_, PastVotesSent() as answer):
+            return 1 + len(answer.votes) + len(answer.view_changes)
+        case Received(_, PrePrepare() as message):
+            return 1 + len(message.view_changes) + len(message.proposal.entries) // ENTRIES_PER_WEIGHT
+        case _:
+            return 1
+
+
+def _weight_of_all(transactions: Sequence[Transaction]) -> int:
+    return sum(1 + len(transaction.raw) // BYTES_PER_WEIGHT for transaction in transactions)
 
 
 def _is_work(event: Event) -> bool:

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import Operation, Transaction, TransactionBody
+from medchain.chain.vote import Vote
 from medchain.crypto.signing import SigningKey
 from medchain.engine.ready import (
     Answered,
@@ -227,6 +228,34 @@ async def test_full_inbox_refuses_clients_and_drops_gossip_but_takes_connections
         await world.runtime.room()
     await world.until(lambda: world.seen(PeerConnected))
     assert world.runtime.post(Queried(100, "chain.head", {}))
+
+
+async def test_inbox_counts_the_transactions_in_messages_so_that_large_ones_cannot_fill_the_memory(make_world):
+    world = make_world(inbox_events_max=400)
+    await world.until(lambda: world.events)
+    world.runtime.post(PeerConnected(PEER))
+    message = TransactionsOffered(tuple(transaction(number) for number in range(60)))
+    taken = sum(world.runtime.post(Received(PEER, message)) for _ in range(100))
+    assert taken == 8  # an eighth of the inbox each, however large
+    assert world.runtime.post(Received(PEER, Vote(1, 1, 0, bytes(32), PEER, bytes(64))))
+    async with asyncio.timeout(10):
+        await world.runtime.room()
+    await world.until(lambda: len(world.seen(Received)) == 9)
+    assert world.runtime._waiting == 0
+    assert world.runtime.post(Received(PEER, message))
+
+
+async def test_turn_holds_so_many_transactions_and_not_so_many_messages_of_them(make_world):
+    world = make_world()
+    await world.until(lambda: world.events)
+    world.runtime.post(PeerConnected(PEER))
+    turns = []
+    world.make_ready = lambda events: turns.append(sum(isinstance(event, Received) for event in events)) or Ready()
+    message = TransactionsOffered(tuple(transaction(number) for number in range(256)))
+    for _ in range(12):
+        world.runtime.post(Received(PEER, message))
+    await world.until(lambda: sum(turns) == 12)
+    assert max(turns) <= 4
 
 
 async def test_stopped_loop_finishes_its_turn_and_takes_nothing_more(make_world):
