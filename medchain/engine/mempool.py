@@ -36,6 +36,8 @@ HOSPITAL_SHARE: Final = 2
 """A hospital (all its senders) holds at most half of it."""
 URGENT_SHARE: Final = 8
 """The last eighth is for urgent entries only: a revocation is accepted while a flood is refused."""
+URGENT_BLOCK_SHARE: Final = 2
+"""While ordinary entries wait, half of two blocks in three is kept for them."""
 EXPIRED_MAX: Final = 10_000
 """Ids of expired entries remembered, for whoever asks what became of one."""
 QUANTUM_WEIGHT: Final = 64
@@ -88,7 +90,7 @@ class Mempool:
         self.bytes_max = bytes_max
         self.bytes_used = 0
         self._entries: dict[bytes, PoolEntry] = {}
-        self._urgent: dict[bytes, PoolEntry] = {}
+        self._urgent: dict[bytes, dict[bytes, PoolEntry]] = {}
         self._ordinary: dict[bytes, dict[bytes, PoolEntry]] = {}
         self._by_end: dict[int, dict[bytes, None]] = {}
         self._bytes_of: dict[bytes, int] = {}
@@ -178,22 +180,26 @@ class Mempool:
         return transaction_id in self._expired
 
     def select(self, room: BlockRoom) -> list[Transaction]:
-        """Return what the next block should hold: urgent entries in order of arrival, then hospitals in turns, each its oldest first."""
+        """Return what the next block should hold: urgent entries first, then ordinary ones, of hospitals in turns, each its oldest first.
+
+        While ordinary entries wait, urgent ones leave them half of two blocks in three: urgent is what the sender says
+        it is, and a hospital that sends nothing else would otherwise stop all the others.
+        """
         chosen: list[Transaction] = []
         left = [room.bytes_max, room.transactions_max, room.weight_max]
-        for entry in self._urgent.values():
-            if not _take(entry, left):
-                break
-            chosen.append(entry.transaction)
-        groups = list(self._ordinary.values())
-        if groups:
-            lead = self._lead % len(groups)
-            self._lead += 1  # who begins changes from block to block, else a full block would always favour the same hospital
-            queues = deque(iter(group.values()) for group in groups[lead:] + groups[:lead])
-            self._select_in_turns(queues, left, chosen)
+        is_shared = bool(self._ordinary) and self._lead % 3 != 2  # every third block is whole: for an urgent entry larger than a half
+        kept = [have // URGENT_BLOCK_SHARE if is_shared else 0 for have in left]
+        left = [have - part for have, part in zip(left, kept, strict=True)]
+        self._select_in_turns(self._urgent, left, chosen)
+        left = [have + part for have, part in zip(left, kept, strict=True)]
+        self._select_in_turns(self._ordinary, left, chosen)
+        self._lead += 1  # who begins changes from block to block, else a full block would always favour the same hospital
         return chosen
 
-    def _select_in_turns(self, queues: deque[Iterator[PoolEntry]], left: list[int], chosen: list[Transaction]) -> None:
+    def _select_in_turns(self, lane: dict[bytes, dict[bytes, PoolEntry]], left: list[int], chosen: list[Transaction]) -> None:
+        groups = list(lane.values())
+        lead = self._lead % max(1, len(groups))
+        queues = deque(iter(group.values()) for group in groups[lead:] + groups[:lead])
         while queues:
             queue = queues.popleft()
             quantum = QUANTUM_WEIGHT
@@ -231,8 +237,8 @@ class Mempool:
             return
         lane = self._lane(entry)
         del lane[transaction_id]
-        if not entry.placement.is_urgent and not lane:
-            del self._ordinary[entry.placement.group]
+        if not lane:
+            del self._lanes(entry)[entry.placement.group]
         ends = self._by_end[entry.transaction.body.valid_until]
         del ends[transaction_id]
         if not ends:
@@ -241,7 +247,10 @@ class Mempool:
         self._staged.delete(layout.pool_key(transaction_id))
 
     def _lane(self, entry: PoolEntry) -> dict[bytes, PoolEntry]:
-        return self._urgent if entry.placement.is_urgent else self._ordinary.setdefault(entry.placement.group, {})
+        return self._lanes(entry).setdefault(entry.placement.group, {})
+
+    def _lanes(self, entry: PoolEntry) -> dict[bytes, dict[bytes, PoolEntry]]:
+        return self._urgent if entry.placement.is_urgent else self._ordinary
 
     def _account(self, entry: PoolEntry, size: int) -> None:
         self.bytes_used += size

@@ -181,6 +181,19 @@ def test_urgent_entries_come_first_and_hospitals_take_turns(pool):
     assert [transaction for transaction in chosen if transaction in flood] == flood[:4]
 
 
+def test_a_hospital_that_calls_everything_urgent_stops_neither_ordinary_work_nor_the_revocations_of_others(pool):
+    for _ in range(50):
+        pool.add("liar", is_urgent=True)
+    ordinary, revocation = pool.add("a"), pool.add("b", is_urgent=True)
+    chosen = pool.pool.select(BlockRoom(2**20, 20, 10_000))
+    assert len(chosen) == 11  # half a block of urgent entries, and all the ordinary ones there are
+    assert ordinary in chosen
+    assert revocation in chosen
+    assert [ordinary in pool.pool.select(BlockRoom(2**20, 20, 10_000)) for _ in range(3)] == [True, False, True]
+    pool.pool.settle([ordinary.id], 1)
+    assert len(pool.pool.select(BlockRoom(2**20, 20, 10_000))) == 20
+
+
 def test_who_begins_changes_from_block_to_block(pool):
     pool.add("a")
     pool.add("b")
