@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from medchain.chain.limits import PROTOCOL_VERSION
+from medchain.chain.limits import NAME_BYTES_MAX, PROTOCOL_VERSION
 from medchain.cli import address, output, passphrase
 from medchain.errors import Malformed, Rejected
 
@@ -93,24 +93,37 @@ def _init(arguments: argparse.Namespace) -> int:
 
 def _make_keys(arguments: argparse.Namespace, home: Any) -> dict[str, Any]:
     """Make keys, certificate and settings, and describe the hospital in hospital.json."""
+    from medchain import codec
     from medchain.chain.genesis import OBSERVER, VALIDATOR
     from medchain.crypto.keyfile import load_public
+    from medchain.node import config
     from medchain.node import home as homes
 
     if not arguments.name or not arguments.officer or not arguments.host:
         raise Rejected(
             "cli.options", "New keys need --name, --officer and --host; `medchain keys new --role officer` makes an officer's key."
         )
-    officer = load_public(arguments.officer).public
+    codec.as_text(arguments.name, "the hospital's name", NAME_BYTES_MAX)  # else only the genesis document would refuse it
+    officer = load_public(arguments.officer)
+    if officer.role != "officer":
+        raise Malformed(f"{arguments.officer} is a key file for the role {officer.role}: make one with `medchain keys new --role officer`")
+    settings = {("rpc", "listen"): f"127.0.0.1:{arguments.rpc_port}", ("peers", "listen"): f"0.0.0.0:{arguments.peer_port}"}
+    config.render(settings)
     secret = passphrase.new_passphrase(arguments, (home.path,))
     tls = homes.make_tls(arguments.name, arguments.host, secret, datetime.now(UTC))
-    homes.make_folder(home)
-    homes.save_config(home, {("rpc", "listen"): f"127.0.0.1:{arguments.rpc_port}", ("peers", "listen"): f"0.0.0.0:{arguments.peer_port}"})
-    homes.save_keys(home, homes.make_identities(), tls, secret)
     endpoints = [f"[{host}]:{arguments.peer_port}" if ":" in host else f"{host}:{arguments.peer_port}" for host in arguments.host]
-    row = homes.own_row(home, arguments.name, OBSERVER if arguments.observer else VALIDATOR, officer, endpoints)
-    described = homes.describe(row)
-    homes.write_file(home.path / "hospital.json", (output.as_json(described) + "\n").encode())
+    homes.make_folder(home)
+    try:
+        homes.save_config(home, settings)
+        homes.save_keys(home, homes.make_identities(), tls, secret)
+        row = homes.own_row(home, arguments.name, OBSERVER if arguments.observer else VALIDATOR, officer.public, endpoints)
+        described = homes.describe(row)
+        homes.write_file(home.description_file, (output.as_json(described) + "\n").encode())
+    except BaseException as error:  # keys that nobody was told of would stand in the way of the next try
+        if getattr(error, "code", "") != "keyfile.exists":  # those are of another `node init` at the same moment
+            for file in homes.made_files(home):
+                file.unlink(missing_ok=True)
+        raise
     return {"hospital": described}
 
 

@@ -49,7 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _wait(arguments: argparse.Namespace, identity: bytes) -> int:
     """Answer how it ended: 0 accepted, 1 refused or expired, 3 still open."""
-    status = ask_node(arguments, "tx.wait", id=identity, timeout_ms=round(max(0.0, arguments.timeout) * 1_000))
+    from medchain.wire.methods import WAIT_MS_MAX
+
+    if not 0 <= arguments.timeout <= WAIT_MS_MAX / 1_000:  # false for what is no number, too
+        raise Malformed(f"--timeout is a number of seconds from 0 to {WAIT_MS_MAX // 1_000}, not {arguments.timeout:g}")
+    status = ask_node(arguments, "tx.wait", id=identity, timeout_ms=round(arguments.timeout * 1_000))
     output.answer(arguments, status, _lines(status))
     if status["status"] == "decided":
         return output.DENIED if status["code"] else output.DONE

@@ -83,6 +83,11 @@ class NodeHome:
         return self.path / "tls.cert.pem"
 
     @property
+    def description_file(self) -> Path:
+        """What the genesis document must hold of this hospital."""
+        return self.path / "hospital.json"
+
+    @property
     def data_folder(self) -> Path:
         """The store."""
         return self.path / "data"
@@ -130,10 +135,16 @@ class OpenedHome:
 
 def make_folder(home: NodeHome) -> None:
     """Make an empty folder, mode 0700. Raises Rejected: home.exists when a node is in it, home.unusable."""
-    if home.config_file.exists() or home.consensus_key_file.exists():
+    if any(file.exists() for file in made_files(home)):
         raise Rejected("home.exists", f"{home.path} already holds a node: choose another folder.")
     with _usable(home.path):
         home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def made_files(home: NodeHome) -> tuple[Path, ...]:
+    """Return the files that making a node writes before there is a genesis document."""
+    keys = (home.consensus_key_file, home.organisation_key_file, home.tls_key_file, home.tls_certificate_file)
+    return (home.config_file, *keys, home.description_file)
 
 
 def make_identities() -> Keys:
@@ -231,6 +242,8 @@ def open_home(home: NodeHome, passphrase: Callable[[], str], *, may_be_empty: bo
     confirmed what it signed before (protocol.md, "Amnesia"). Raises Rejected (config.*, store.*, home.*, keyfile.*) and Malformed.
     """
     settings = NodeConfig.load(home.path)
+    if not home.genesis_file.exists() and not home.data_folder.exists():
+        raise Rejected("home.incomplete", f"{home.path} is not founded yet: run `medchain node init --home {home.path} --genesis FILE`.")
     store = _open_store(home, may_be_empty)
     try:
         genesis = load_genesis(home.genesis_file)
