@@ -60,6 +60,7 @@ def test_damaged_description_of_a_hospital_is_refused(tmp_path, capsys, content)
     (tmp_path / "hospital.json").write_text(content)
     words = ["--hospital", str(tmp_path / "hospital.json"), "--chain-id", "x", "--out", str(tmp_path / "genesis.json")]
     assert main(["node", "genesis", *words]) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_init_without_what_it_needs_says_what_that_is(tmp_path, capsys):
