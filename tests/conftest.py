@@ -29,3 +29,7 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data is not here: shared/data beside the checkout is absent")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite", action="store_true", help="write what happens now into the transcripts of tests/consensus/scenarios")
