@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from medchain.chain.block import Block, Header, LastCommit, evidence_digest
+from medchain.chain.block import Block, Evidence, Header, LastCommit, evidence_digest
 from medchain.chain.certificate import Certificate
 from medchain.chain.limits import PROTOCOL_VERSION
 from medchain.chain.receipt import receipts_root
@@ -21,7 +21,7 @@ from medchain.engine.admission import check_window
 from medchain.engine.decided import DecidedChain, Executed
 from medchain.engine.verification import Verifier
 from medchain.errors import Malformed, Rejected
-from medchain.ledger.apply import Applied, BlockContext, apply_block, check_form, weight_of
+from medchain.ledger.apply import Applied, BlockContext, Carried, apply_block, check_form, weight_of
 
 REFUSALS: Final[dict[str, str]] = {
     "block.network": "The block is of another network or protocol version.",
@@ -64,7 +64,7 @@ class Executor:
         chain = self._chain
         height = chain.height + 1
         last_commit = LastCommit(chain.certificate)
-        applied = self._apply(height, time_ms, transactions)
+        applied = self._apply(height, time_ms, transactions, last_commit, ())
         update = chain.tree.preview(applied.changes)
         header = Header(
             version=PROTOCOL_VERSION,
@@ -96,14 +96,18 @@ class Executor:
         self._check_last_commit(block)
         block_bytes = block.encode()
         self._check_transactions(block, len(block_bytes))
-        applied = self._apply(block.header.height, block.header.time_ms, block.transactions)
+        header = block.header
+        applied = self._apply(header.height, header.time_ms, block.transactions, block.last_commit, block.evidence)
         update = self._chain.tree.preview(applied.changes)
-        self._check_result(block.header, applied, update.root)
+        self._check_result(header, applied, update.root)
         return self._remember(Executed(block, digest, block_bytes, applied, update))
 
-    def _apply(self, height: int, time_ms: int, transactions: Sequence[Transaction]) -> Applied:
+    def _apply(
+        self, height: int, time_ms: int, transactions: Sequence[Transaction], last_commit: LastCommit, evidence: Evidence
+    ) -> Applied:
         chain = self._chain
-        return apply_block(chain.state, BlockContext(height, time_ms, chain.network, chain.parameters), transactions)
+        carried = Carried(last_commit, evidence, chain.header.proposer)
+        return apply_block(chain.state, BlockContext(height, time_ms, chain.network, chain.parameters), transactions, carried)
 
     def _check_header(self, header: Header) -> None:
         chain = self._chain

@@ -17,7 +17,7 @@ from medchain.chain.validators import ValidatorSet
 from medchain.crypto.hashing import tagged_digest
 from medchain.errors import Rejected
 from medchain.ledger.emergencies import apply_due
-from medchain.ledger.execution import ORDINARY_LANE, URGENT_LANE, BlockContext, Execution
+from medchain.ledger.execution import NOTHING_CARRIED, ORDINARY_LANE, URGENT_LANE, BlockContext, Carried, Execution
 from medchain.ledger.hospitals import founding_rows, parameters_of, validators_of
 from medchain.ledger.kinds import check_form, lane_of, read_operation, weight_of
 from medchain.ledger.rows import uint64
@@ -28,6 +28,7 @@ __all__ = [
     "URGENT_LANE",
     "Applied",
     "BlockContext",
+    "Carried",
     "apply_block",
     "check_form",
     "due_receipt_id",
@@ -69,10 +70,13 @@ def genesis_changes(genesis: Genesis) -> dict[bytes, bytes]:
     return founding_rows(genesis)
 
 
-def apply_block(view: StateView, context: BlockContext, transactions: Sequence[Transaction]) -> Applied:
+def apply_block(
+    view: StateView, context: BlockContext, transactions: Sequence[Transaction], carried: Carried = NOTHING_CARRIED
+) -> Applied:
     """Execute a block on top of `view`, which stays as it is.
 
-    `context` is the block's height, time, network and the parameters in force before it. Raises InvariantBroken only, for a state our own
+    `context` is the block's height, time, network and the parameters in force before it; `carried` is what the block brings besides its
+    transactions, which the engine found genuine. Raises InvariantBroken only, for a state our own
     rules cannot have made.
     """
     state = Overlay(view)

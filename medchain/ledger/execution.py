@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Self
 
 from medchain import codec
 from medchain.chain import limits
+from medchain.chain.block import Evidence, LastCommit
 from medchain.chain.domain import Domain
 from medchain.chain.parameters import Parameters
 from medchain.chain.receipt import Event
@@ -35,6 +36,24 @@ class BlockContext:
     """Time of the block's header: the only clock of the rule book (protocol.md, "Agreement", last item)."""
     network: Domain
     parameters: Parameters
+
+
+_NO_COMMIT: Final = LastCommit(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a block carries besides its transactions: judged by the engine before execution, acted on by the rules of the state."""
+
+    last_commit: LastCommit = _NO_COMMIT
+    """The parent's certificate and late commits, all genuine."""
+    evidence: Evidence = ()
+    """Encoded evidence items."""
+    parent_proposer: bytes = b""
+    """Consensus key in the parent's header: what the parent's block itself says, so that the state need not repeat it."""
+
+
+NOTHING_CARRIED: Final = Carried()
 
 
 @dataclass(slots=True)

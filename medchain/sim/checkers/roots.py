@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medchain.chain.block import Block
+from medchain.chain.block import ZERO_DIGEST, Block
 from medchain.chain.receipt import decode_receipts, receipts_root
 from medchain.errors import Malformed
-from medchain.ledger.apply import BlockContext, apply_block, genesis_changes, parameters_of
+from medchain.ledger.apply import BlockContext, Carried, apply_block, genesis_changes, parameters_of
 from medchain.sim.checkers.case import Case, Ending
 from medchain.sim.node import Turn
 from medchain.store import layout
@@ -65,6 +65,7 @@ class Roots:
         fresh = MemoryKeyValue()
         tree = StateTree(self._case.genesis.parameters.state_buckets)
         self._adopt(fresh, tree, dict(genesis_changes(self._case.genesis)))
+        proposer = ZERO_DIGEST
         for height in range(1, head + 1):
             digest = store.get(layout.block_key(height))
             data = None if digest is None else store.get(layout.body_key(digest))
@@ -73,7 +74,9 @@ class Roots:
             block = Block.decode(data)
             view = StoredState(fresh)
             context = BlockContext(height, block.header.time_ms, self._case.network, parameters_of(view))
-            applied = apply_block(view, context, block.transactions)
+            carried = Carried(block.last_commit, block.evidence, proposer)
+            applied = apply_block(view, context, block.transactions, carried)
+            proposer = block.header.proposer
             self._adopt(fresh, tree, applied.changes)
             if tree.root != block.header.state_root or receipts_root(applied.receipts) != block.header.receipts_root:
                 self._case.find(NAME, f"executing block {height} anew gives other roots than its header names")
