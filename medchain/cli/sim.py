@@ -17,7 +17,7 @@ from typing import Any, Final
 from medchain.cli import output
 from medchain.errors import Rejected
 from medchain.sim.faults import NODES_MAX, NODES_MIN
-from medchain.sim.report import SeedReport, Summary, describe, describe_seed, replay_command
+from medchain.sim.report import SeedReport, Summary, describe, describe_seed
 from medchain.sim.run import SeedOptions, run_seed
 
 REFUSALS: Final[dict[str, str]] = {
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--seeds", type=int, default=SEEDS_DEFAULT, help=f"run so many seeds (default {SEEDS_DEFAULT})")
     run_parser.add_argument("--start", type=int, default=0, help="the first of the seeds (default 0)")
     run_parser.add_argument("--nodes", type=int, help=f"hospitals in every world (default: each seed decides, {NODES_MIN} to {NODES_MAX})")
-    run_parser.add_argument("--liars", action="store_true", help="let up to f hospitals of every world lie: twins, double voters, forgers")
+    run_parser.add_argument("--liars", action="store_true", help="let some hospitals of every world lie (default: each seed decides)")
     run_parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
     run_parser.add_argument("--trace", action="store_true", help="with --seed: print everything that happened")
     run_parser.add_argument("--keep-going", action="store_true", help="go on after a violation (default: stop at the first)")
@@ -67,7 +67,7 @@ def _check_range(name: str, value: int | None, low: int, high: int) -> None:
 
 
 def _run_one(arguments: argparse.Namespace) -> int:
-    options = SeedOptions(nodes=arguments.nodes, is_text_kept=arguments.trace, has_liars=arguments.liars)
+    options = SeedOptions(nodes=arguments.nodes, is_text_kept=arguments.trace, has_liars=True if arguments.liars else None)
     report = run_seed(arguments.seed, options)
     lines = [*report.trace, *describe_seed(report)]
     output.answer(arguments, {**_as_value(report), "trace": list(report.trace)}, lines)
@@ -83,7 +83,7 @@ def _run_many(arguments: argparse.Namespace) -> int:
         bar.show(summary)
         if report.violations:
             bar.clear()
-            output.say(f"VIOLATION in seed {report.seed}: {report.violations[0]}\n  replay: {replay_command(report)}")
+            output.say(f"VIOLATION in seed {report.seed}: {report.violations[0]}\n  replay: {report.replay}")
             if not arguments.keep_going:
                 break
     bar.clear()
@@ -95,7 +95,7 @@ def _run_many(arguments: argparse.Namespace) -> int:
 
 def _reports(arguments: argparse.Namespace) -> Iterator[SeedReport]:
     """Yield reports as they come, from one process or many."""
-    options = SeedOptions(nodes=arguments.nodes, has_liars=arguments.liars)
+    options = SeedOptions(nodes=arguments.nodes, has_liars=True if arguments.liars else None)
     seeds = range(arguments.start, arguments.start + arguments.seeds)
     jobs = min(arguments.jobs or _cores(), len(seeds))
     if jobs <= 1:
@@ -130,7 +130,6 @@ def _cores() -> int:
 def _as_value(report: SeedReport) -> dict[str, Any]:
     plain = asdict(replace(report, trace=()))
     plain["is_counted"] = report.is_counted
-    plain["replay"] = replay_command(report)
     return plain
 
 

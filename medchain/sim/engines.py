@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from medchain.chain.block import Block
 from medchain.chain.genesis import Genesis
+from medchain.chain.transaction import Transaction
 from medchain.engine.engine import Engine
+from medchain.engine.executor import Executor
 from medchain.engine.verification import Verifier
 from medchain.sim.node import EngineBuilder, EngineLike, Start
 from medchain.store.keyvalue import WriteBatch
@@ -30,3 +35,16 @@ def real_engines(genesis: Genesis, pool_bytes_max: int) -> EngineBuilder:
         )
 
     return build
+
+
+def build_block(
+    engine: EngineLike, height: int, view: int, time_ms: int, proposer: bytes, transactions: Sequence[Transaction]
+) -> Block | None:
+    """Return a true block of one's own choice on an engine's head, None unless `height` is the next one: what a liar can do with its node.
+
+    Only between two turns, when the store holds what the last one wrote.
+    """
+    if not isinstance(engine, Engine) or height != engine.chain.height + 1:
+        return None
+    executor = Executor(engine.chain, Verifier(engine.chain.network))
+    return executor.build(view, max(time_ms, engine.chain.header.time_ms + 1), proposer, transactions).block

@@ -8,15 +8,21 @@ without them does not count (lessons.md). Knows no engine.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
 from medchain.chain.parameters import Parameters
+from medchain.sim.liars.kinds import draw_kind
 from medchain.sim.network import Link, Weather, links_between
 
 NODES_MIN: Final = 4
-NODES_MAX: Final = 7
+NODES_MAX: Final = 10
+NODES_WEIGHTS: Final = (16, 6, 2, 5, 1, 1, 2)
+"""How often a seed has 4, 5, ... 10 nodes: large worlds are slow, and what they add shows in few."""
+MILD_CLOCK_MS: Final = 450
+"""How far the clocks of those count that are not off: two of them are within the clock bound of each other, delays included."""
 
 
 class CrashPoint(Enum):
@@ -115,7 +121,16 @@ class SlowDisk:
     sync_us: int
 
 
-Action = Crash | Backup | Pause | Partition | Flap | ClockJump | SlowDisk
+@dataclass(frozen=True, slots=True)
+class FullDisk:
+    """The disk of `node` takes no write for a while: its process ends whenever it must write, is started again, and ends again."""
+
+    at_ms: int
+    node: int
+    for_ms: int
+
+
+Action = Crash | Backup | Pause | Partition | Flap | ClockJump | SlowDisk | FullDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +162,31 @@ class Plan:
     """Submissions that may come at one instant."""
     pool_bytes_max: int = 4 * 1024 * 1024
     """Room of every pool."""
+    liars: tuple[tuple[int, str], ...] = ()
+    """(node, kind of liar), see liars/roster.py."""
+
+    @property
+    def off_clocks(self) -> frozenset[int]:
+        """Nodes whose wall clock is wrong beyond what others accept, from the start or after a jump: for progress they count as faulty."""
+        clocks = list(self.clock_offsets_ms)
+        off = {node for node, offset_ms in enumerate(clocks) if abs(offset_ms) > MILD_CLOCK_MS}
+        for action in self.actions:
+            if isinstance(action, ClockJump):
+                clocks[action.node] += action.delta_ms
+                if abs(clocks[action.node]) > MILD_CLOCK_MS:
+                    off.add(action.node)
+        return frozenset(off)
+
+    @property
+    def liar_nodes(self) -> frozenset[int]:
+        """Nodes that lie."""
+        return frozenset([node for node, _ in self.liars])
 
     @property
     def forgetful(self) -> frozenset[int]:
         """Nodes whose disk forgets: they count towards f, because what they said and nobody heard they may contradict."""
         crashes = [action for action in self.actions if isinstance(action, Crash)]
         return frozenset([crash.node for crash in crashes if crash.fate is not DiskFate.KEPT])
-
-    def without_disasters(self) -> Plan:
-        """Return the plan with disks that remember."""
-        kept = [replace(action, fate=DiskFate.KEPT) if isinstance(action, Crash) else action for action in self.actions]
-        return replace(self, actions=tuple(kept))
 
     def with_actions(self, *actions: Action) -> Plan:
         """Return the plan with other faults: for targeted scenarios and for shrinking."""
@@ -185,21 +214,27 @@ def quiet_plan(seed: int, nodes: int = 4, **changes: object) -> Plan:
     return replace(plan, **changes)  # type: ignore[arg-type]  # names and types are the caller's, a wrong one raises TypeError
 
 
-def draw_plan(seed: int, nodes: int | None = None) -> Plan:
-    """Return the plan of a seed: the same for the same arguments, everywhere and for ever."""
+def draw_plan(seed: int, nodes: int | None = None, has_liars: bool | None = None) -> Plan:
+    """Return the plan of a seed: the same for the same arguments, everywhere and for ever.
+
+    `nodes` None: the seed decides; `has_liars` None: the seed decides, True: at least one node lies, False: none. Liars, disks that forget
+    and clocks that are far off together are at most f nodes: that many may do anything, and the others still owe everything.
+    """
     dice = random.Random(f"medchain/plan/{seed}")
-    count = dice.choices(range(NODES_MIN, NODES_MAX + 1), weights=(6, 2, 1, 2))[0]
+    count = dice.choices(range(NODES_MIN, NODES_MAX + 1), weights=NODES_WEIGHTS)[0]
     count = count if nodes is None else nodes
     safety_ms = dice.randint(3_500, 7_000)
     skew_ms = dice.choice((0, 0, 50, 400))
+    drawn = _draw_faulty(dice, count, has_liars)
+    offsets = [dice.randint(-skew_ms, skew_ms) for _ in range(count)]
     return Plan(
         seed=seed,
         nodes=count,
         parameters=_draw_parameters(dice),
         weather=_draw_weather(dice),
-        clock_offsets_ms=tuple([dice.randint(-skew_ms, skew_ms) for _ in range(count)]),
+        clock_offsets_ms=tuple([_far_offset_ms(dice) if node in drawn.off else offset for node, offset in enumerate(offsets)]),
         clock_drifts_ppm=tuple([dice.choice((0, 0, -200, 200)) for _ in range(count)]),
-        actions=_draw_actions(dice, count, safety_ms, skew_ms),
+        actions=_draw_actions(dice, count, safety_ms, offsets, skew_ms, drawn),
         safety_ms=safety_ms,
         tick_ms=dice.choice((15, 25, 50)),
         turn_us=dice.choice((100, 300, 1_000, 4_000)),
@@ -209,7 +244,50 @@ def draw_plan(seed: int, nodes: int | None = None) -> Plan:
         resubmit_permille=dice.choice((0, 100, 300)),
         burst_max=dice.choice((1, 1, 1, 12)),
         pool_bytes_max=dice.choice((4 * 1024 * 1024, 4 * 1024 * 1024, 16 * 1024)),
+        liars=tuple([(node, draw_kind(dice)) for node in drawn.liars]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Faulty:
+    """Which nodes may do anything, and in which way: together at most f."""
+
+    liars: tuple[int, ...]
+    forgetful: tuple[int, ...]
+    off: tuple[int, ...]
+    """Clocks that are far off from the start."""
+    jumping: tuple[int, ...]
+    """Clocks that jump far and perhaps back."""
+
+
+def _draw_faulty(dice: random.Random, count: int, has_liars: bool | None) -> _Faulty:
+    """Share f out among liars, forgetful disks and clocks; half of all seeds have no such node."""
+    places = dice.sample(range(count), (count - 1) // 3)
+    would_lie = dice.randrange(5) < 2
+    is_lying = would_lie if has_liars is None else has_liars
+    roll = dice.randrange(10)
+    liars: list[int] = []
+    if is_lying:
+        liars = places[: dice.randint(1, len(places))]
+        places = places[len(liars) :]
+    forgetful: list[int] = []
+    if places and roll < 3:
+        forgetful = places[: dice.randint(1, len(places))]
+        places = places[len(forgetful) :]
+    is_jumping = dice.randrange(2) == 0
+    off = places if roll in (2, 3, 4) else []
+    return _Faulty(
+        liars=tuple(sorted(liars)),
+        forgetful=tuple(sorted(forgetful)),
+        off=() if is_jumping else tuple(sorted(off)),
+        jumping=tuple(sorted(off)) if is_jumping else (),
+    )
+
+
+def _far_offset_ms(dice: random.Random) -> int:
+    """Return by how much a clock is off that nobody believes: seconds, an hour, a month, ten years, either way."""
+    far_ms = dice.choice((1_500, 4_000, 3_600_000, 30 * 86_400_000, 3_650 * 86_400_000))
+    return far_ms if dice.randrange(2) else -far_ms
 
 
 def _draw_parameters(dice: random.Random) -> Parameters:
@@ -250,7 +328,9 @@ def _draw_weather(dice: random.Random) -> Weather:
     )
 
 
-def _draw_actions(dice: random.Random, count: int, safety_ms: int, skew_ms: int) -> tuple[Action, ...]:
+def _draw_actions(
+    dice: random.Random, count: int, safety_ms: int, offsets: Sequence[int], skew_ms: int, drawn: _Faulty
+) -> tuple[Action, ...]:
     """Draw the faults: each kind is in or out for the whole seed, crashes and partitions always in."""
     start_ms, end_ms = 300, safety_ms - 300
     actions: list[Action] = []
@@ -261,8 +341,7 @@ def _draw_actions(dice: random.Random, count: int, safety_ms: int, skew_ms: int)
         actions.append(_draw_partition(dice, count, start_ms, end_ms))
     if dice.randrange(4) == 0:
         actions += _draw_power_loss(dice, count, dice.randint(start_ms, end_ms))
-    if dice.randrange(5) == 0:
-        actions = _draw_disasters(dice, count, actions)
+    actions = _draw_disasters(dice, drawn.forgetful, actions, (start_ms, end_ms))
     if dice.randrange(3) == 0:
         for _ in range(dice.randint(1, 3)):
             actions.append(Pause(dice.randint(start_ms, end_ms), dice.randrange(count), dice.randint(50, 2_000)))
@@ -274,13 +353,30 @@ def _draw_actions(dice: random.Random, count: int, safety_ms: int, skew_ms: int)
         first, second = dice.sample(range(count), 2)
         links = ((first, second), (second, first))
         actions.append(Partition(dice.randint(start_ms, end_ms), dice.randint(100, 1_500), "clogged", links, True))
-    if skew_ms and dice.randrange(2) == 0:
-        for _ in range(dice.randint(1, 2)):
-            actions.append(ClockJump(dice.randint(start_ms, end_ms), dice.randrange(count), dice.randint(-skew_ms, skew_ms)))
+    actions += _draw_jumps(dice, offsets, skew_ms, drawn, (start_ms, end_ms))
     if dice.randrange(4) == 0:
         slow = SlowDisk(dice.randint(start_ms, end_ms), dice.randrange(count), dice.randint(200, 2_000), dice.choice((30_000, 200_000)))
         actions.append(slow)
+    if dice.randrange(6) == 0:
+        actions.append(FullDisk(dice.randint(start_ms, end_ms), dice.randrange(count), dice.randint(100, 1_500)))
     return tuple(sorted(actions, key=lambda action: action.at_ms))
+
+
+def _draw_jumps(
+    dice: random.Random, offsets: Sequence[int], skew_ms: int, drawn: _Faulty, span_ms: tuple[int, int]
+) -> list[Action]:
+    """Draw clock jumps: small ones of anybody, to another mild offset, and far ones of those drawn for it, half of them back again."""
+    actions: list[Action] = []
+    if skew_ms and dice.randrange(2) == 0:
+        steady = [node for node in range(len(offsets)) if node not in drawn.off and node not in drawn.jumping]
+        for node in dice.sample(steady, min(len(steady), dice.randint(1, 2))):
+            actions.append(ClockJump(dice.randint(*span_ms), node, dice.randint(-skew_ms, skew_ms) - offsets[node]))
+    for node in drawn.jumping:
+        at_ms, delta_ms = dice.randint(*span_ms), _far_offset_ms(dice)
+        actions.append(ClockJump(at_ms, node, delta_ms))
+        if dice.randrange(2):
+            actions.append(ClockJump(dice.randint(at_ms, span_ms[1]), node, -delta_ms))
+    return actions
 
 
 def _draw_crash(dice: random.Random, node: int, at_ms: int, points: tuple[CrashPoint, ...]) -> Crash:
@@ -301,11 +397,13 @@ def _draw_power_loss(dice: random.Random, count: int, at_ms: int) -> list[Action
     return [_draw_crash(dice, node, at_ms, (point,)) for node in nodes]
 
 
-def _draw_disasters(dice: random.Random, count: int, actions: list[Action]) -> list[Action]:
-    """Let the disks of at most f nodes forget in their crashes; nothing may be lost or decided twice for that."""
-    crashes = [action for action in actions if isinstance(action, Crash)]
-    victims = sorted({crash.node for crash in crashes})
-    victims = dice.sample(victims, min(len(victims), dice.randint(1, (count - 1) // 3)))
+def _draw_disasters(
+    dice: random.Random, victims: tuple[int, ...], actions: list[Action], span_ms: tuple[int, int]
+) -> list[Action]:
+    """Let the disks of `victims` forget in their crashes, of which each has one; nothing may be lost or decided twice for that."""
+    for node in victims:
+        if not any(isinstance(action, Crash) and action.node == node for action in actions):
+            actions.append(_draw_crash(dice, node, dice.randint(*span_ms), (CrashPoint.ANYWHERE,)))
     changed: list[Action] = [Backup(dice.randint(100, 280), node) for node in victims]
     for action in actions:
         if isinstance(action, Crash) and action.node in victims:

@@ -73,6 +73,8 @@ class Node:
     """A write ended while the process stood still."""
     armed: list[Crash] = field(default_factory=list)
     backup: DiskImage | None = None
+    full_until_us: int = 0
+    """The disk takes no write before."""
     height: int = 0
     """Newest durably decided height."""
     inbox_longest: int = 0

@@ -26,6 +26,10 @@ class SeedReport:
     """By shape."""
     faults: dict[str, int]
     """Everything else that went wrong on purpose."""
+    liars: dict[str, int]
+    """By kind; one that is two kinds counts for both."""
+    lost: dict[str, int]
+    """Messages that never arrived or were held, by kind."""
     view_changes: int
     highest_view: int
     submitted: int
@@ -40,8 +44,12 @@ class SeedReport:
     messages: int
     bytes_sent: int
     alarms: dict[str, int]
+    accusations: dict[str, int]
+    """Liars named by honest nodes, by reason."""
     digest: str
     """Of the trace."""
+    replay: str
+    """The command that runs exactly this again."""
     trace: tuple[str, ...] = ()
 
     @property
@@ -62,8 +70,12 @@ class Summary:
     crashes: dict[str, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
+    liars: dict[str, int] = field(default_factory=dict)
+    seeds_with_liars: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
+    accusations: dict[str, int] = field(default_factory=dict)
     heights: int = 0
     view_changes: int = 0
     seeds_with_view_change: int = 0
@@ -86,12 +98,13 @@ class Summary:
         else:
             self.not_counted.append(report.seed)
         self.nodes[report.nodes] = self.nodes.get(report.nodes, 0) + 1
-        for name in ("crashes", "partitions", "faults", "refusals", "alarms"):
+        for name in ("crashes", "partitions", "faults", "liars", "lost", "refusals", "alarms", "accusations"):
             total: dict[str, int] = getattr(self, name)
             for key, count in getattr(report, name).items():
                 total[key] = total.get(key, 0) + count
         for name in ("heights", "view_changes", "submitted", "accepted", "decided", "expired", "virtual_ms"):
             setattr(self, name, getattr(self, name) + getattr(report, name))
+        self.seeds_with_liars += bool(report.liars)
         self.seeds_with_view_change += bool(report.view_changes)
         self.highest_view = max(self.highest_view, report.highest_view)
         self.recovery_ms_max = max(self.recovery_ms_max, report.recovery_ms)
@@ -106,12 +119,6 @@ def summarise(reports: Iterable[SeedReport]) -> Summary:
     return summary
 
 
-def replay_command(report: SeedReport) -> str:
-    """Return the line to paste that runs this seed again."""
-    liars = " --liars" if any(name.startswith("liar: ") for name in report.faults) else ""
-    return f"medchain sim run --seed {report.seed} --nodes {report.nodes}{liars} --trace"
-
-
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {counts[name]}" for name in sorted(counts)) or "none"
 
@@ -124,10 +131,12 @@ def describe_seed(report: SeedReport) -> list[str]:
         f"  crashes: {_counts(report.crashes)}",
         f"  partitions: {_counts(report.partitions)}",
         f"  other faults: {_counts(report.faults)}",
+        f"  liars: {_counts(report.liars)}",
         f"  view changes {report.view_changes}, highest view {report.highest_view}, recovery {report.recovery_ms} ms after healing",
         f"  transactions: {report.submitted} submitted, {report.accepted} accepted, {report.decided} decided, {report.expired} expired; "
         f"refused: {_counts(report.refusals)}",
         f"  {report.turns} turns, {report.messages} messages, {report.bytes_sent} bytes; alarms: {_counts(report.alarms)}",
+        f"  liars named for: {_counts(report.accusations)}",
     ]
     if not report.is_counted:
         lines.append(f"  not counted: needs {HEIGHTS_MIN} heights, a crash and a partition")
@@ -145,14 +154,17 @@ def describe(summary: Summary, seconds: float) -> list[str]:
         f"  crashes by point: {_counts(summary.crashes)}",
         f"  partitions by shape: {_counts(summary.partitions)}",
         f"  other faults: {_counts(summary.faults)}",
+        f"  liars in {summary.seeds_with_liars} seeds: {_counts(summary.liars)}",
+        f"  messages lost or held, by kind: {_counts(summary.lost)}",
         f"  view changes {summary.view_changes} in {summary.seeds_with_view_change} seeds, highest view {summary.highest_view}",
         f"  transactions: {summary.submitted} submitted, {summary.accepted} accepted, {summary.decided} decided, {summary.expired} expired",
         f"  refused: {_counts(summary.refusals)}",
         f"  alarms: {_counts(summary.alarms)}",
+        f"  liars named for: {_counts(summary.accusations)}",
         f"  recovery after healing: mean {summary.recovery_ms_total // max(summary.seeds, 1)} ms, longest {summary.recovery_ms_max} ms",
     ]
     if summary.not_counted:
         lines.append("  not counted: seeds " + ", ".join(str(seed) for seed in summary.not_counted[:20]))
     for report in summary.failures:
-        lines += [f"VIOLATION in seed {report.seed}: {report.violations[0]}", f"  replay: {replay_command(report)}"]
+        lines += [f"VIOLATION in seed {report.seed}: {report.violations[0]}", f"  replay: {report.replay}"]
     return lines

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from medchain.sim.checkers.case import Case, Ending
 from medchain.sim.checkers.panel import Panel
 from medchain.sim.checkers.progress import Progress
 from medchain.sim.engines import founding_batch, real_engines
-from medchain.sim.faults import Plan, draw_plan
+from medchain.sim.faults import ClockJump, Plan, draw_plan
 from medchain.sim.identity import SigningOrder, make_identities
-from medchain.sim.liars import draw_liars, liar_makers, with_liars
+from medchain.sim.liars.kinds import AND
+from medchain.sim.liars.roster import liar_maker, with_liars
 from medchain.sim.node import EngineBuilder
-from medchain.sim.report import HEIGHTS_MIN, SeedReport, Summary, summarise
+from medchain.sim.report import HEIGHTS_MIN, SeedReport
 from medchain.sim.trace import Trace
 from medchain.sim.workload import Workload
 from medchain.sim.world import World
+
+DRIFT_MARGIN_MS: Final = 1_000
+"""What drifting clocks gain in the longest worlds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +29,27 @@ class SeedOptions:
     """How seeds are run."""
 
     nodes: int | None = None
-    """None: the seed decides (4 to 7)."""
+    """None: the seed decides (4 to 10)."""
     is_text_kept: bool = False
     """Keep the text of the trace."""
-    has_liars: bool = False
-    """Up to f nodes lie; then no disk forgets, because that counts towards f too."""
+    has_liars: bool | None = None
+    """None: the seed decides; True: at least one node lies, however the seed would decide."""
+
+    def words(self) -> str:
+        """Return the options of the command line that mean this."""
+        return ("" if self.nodes is None else f" --nodes {self.nodes}") + (" --liars" if self.has_liars else "")
+
+
+def plan_of(seed: int, options: SeedOptions) -> Plan:
+    """Return the plan of a seed under these options."""
+    return draw_plan(seed, options.nodes, options.has_liars)
 
 
 def run_seed(seed: int, options: SeedOptions | None = None) -> SeedReport:
     """Run one seed from its plan to its verdict."""
     chosen = options or SeedOptions()
-    plan = draw_plan(seed, chosen.nodes)
-    if not chosen.has_liars:
-        return run_plan(plan, is_text_kept=chosen.is_text_kept)
-    return run_plan(plan.without_disasters(), is_text_kept=chosen.is_text_kept, liars=draw_liars(seed, plan.nodes))
+    report = run_plan(plan_of(seed, chosen), is_text_kept=chosen.is_text_kept)
+    return replace(report, replay=f"medchain sim run --seed {seed}{chosen.words()} --trace")
 
 
 def run_plan(
@@ -45,28 +57,33 @@ def run_plan(
     *,
     is_text_kept: bool = False,
     faulty: frozenset[int] | None = None,
-    liars: dict[int, str] | None = None,
     wrap: Callable[[EngineBuilder], EngineBuilder] | None = None,
     heights_min: int = HEIGHTS_MIN,
 ) -> SeedReport:
     """Run a world to its end: faults, healing, rest, last questions.
 
-    `liars` says which nodes lie and how (names of `liars.liar_makers`), `wrap` may put mutants in the place of all engines; `faulty` names
-    the nodes whose votes promise nothing (None: liars and those whose disks forget).
+    `wrap` may put mutants in the place of all engines; `faulty` names the nodes besides the liars whose votes promise nothing (None: those
+    whose disks forget).
     """
     signing = SigningOrder()
     identities = make_identities(plan.seed, plan.nodes, plan.parameters, signing)
     founding = founding_batch(identities.genesis)
-    lying = frozenset(liars or ())
+    lying = plan.liar_nodes
     workload = Workload(plan.seed, identities, plan.valid_for_blocks, plan.resubmit_permille)
     workload.book.untrusted = lying
-    case = Case(identities.genesis, signing, lying | (plan.forgetful if faulty is None else faulty), lying)
+    case = Case(
+        identities.genesis,
+        signing,
+        faulty=lying | (plan.forgetful if faulty is None else faulty),
+        liars=lying,
+        forgetful=plan.forgetful,
+        latest_clock_ms=latest_clock_ms(plan),
+    )
     panel = Panel(case, workload.book)
     builder = real_engines(identities.genesis, plan.pool_bytes_max)
     builder = wrap(builder) if wrap else builder
-    if liars:
-        makers = liar_makers(founding, frozenset([identities.consensus[node].public for node in lying]))
-        builder = with_liars(builder, {node: makers[kind] for node, kind in liars.items()})
+    accomplices = frozenset([identities.consensus[node].public for node in lying])
+    builder = with_liars(builder, {node: liar_maker(kind, founding, accomplices, workload.keys()) for node, kind in plan.liars})
     trace = Trace(is_text_kept)
     world = World(plan, identities, builder, founding, workload, panel, trace)
     world.run_until(plan.safety_ms * 1000)
@@ -77,14 +94,26 @@ def run_plan(
         is_at_rest = progress.demand(heights_min)
     case.now_us = world.now_us
     panel.on_end(Ending(tuple([node.disk.open() for node in world.nodes]), workload.book.accepted, is_at_rest))
-    return _report(world, panel, progress, trace, liars or {})
+    return _report(world, panel, progress, trace)
 
 
-def _report(world: World, panel: Panel, progress: Progress, trace: Trace, liars: dict[int, str]) -> SeedReport:
-    book, network = world.workload.book, world.network
+def latest_clock_ms(plan: Plan) -> int:
+    """Return how far ahead of the true time an honest node with a clock that is not off may let a fresh block be."""
+    ahead = [max(0, offset_ms) for node, offset_ms in enumerate(plan.clock_offsets_ms) if node not in plan.off_clocks]
+    clocks = list(plan.clock_offsets_ms)
+    for action in plan.actions:
+        if isinstance(action, ClockJump) and action.node not in plan.off_clocks:
+            clocks[action.node] += action.delta_ms
+            ahead.append(clocks[action.node])
+    return max(ahead, default=0) + plan.parameters.clock_bound_ms + DRIFT_MARGIN_MS
+
+
+def _report(world: World, panel: Panel, progress: Progress, trace: Trace) -> SeedReport:
+    book, network, plan = world.workload.book, world.network, world.plan
     seen = dict(world.tally.faults)
-    for kind in liars.values():
-        seen[f"liar: {kind}"] = seen.get(f"liar: {kind}", 0) + 1
+    kinds = [name for _, kind in plan.liars for name in kind.split(AND)]
+    if plan.off_clocks:
+        seen["clock off"] = len(plan.off_clocks)
     for name, count in (
         ("messages lost", network.lost),
         ("messages doubled", network.doubled),
@@ -101,6 +130,8 @@ def _report(world: World, panel: Panel, progress: Progress, trace: Trace, liars:
         crashes=world.tally.crashes,
         partitions=world.tally.partitions,
         faults=seen,
+        liars={name: kinds.count(name) for name in sorted(set(kinds))},
+        lost=world.tally.lost,
         view_changes=panel.promises.view_changes,
         highest_view=panel.promises.highest_view,
         submitted=book.submitted,
@@ -114,11 +145,8 @@ def _report(world: World, panel: Panel, progress: Progress, trace: Trace, liars:
         messages=world.tally.messages,
         bytes_sent=world.tally.bytes_sent,
         alarms=panel.honesty.alarms,
+        accusations=panel.honesty.accusations,
         digest=trace.digest(),
+        replay="",
         trace=tuple(trace.lines),
     )
-
-
-def run_seeds(count: int, start: int = 0, options: SeedOptions | None = None) -> Summary:
-    """Run `count` seeds from `start` on, one after the other."""
-    return summarise(run_seed(seed, options) for seed in range(start, start + count))

@@ -91,6 +91,11 @@ class Workload:
         self._requests: dict[int, Transaction] = {}
         self._count = 0
 
+    def keys(self) -> dict[bytes, SigningKey]:
+        """Return the keys of all clients by their public keys, for those who cheat together with one."""
+        keys = (*self._identities.organisations, *self._patients, *self._clinicians)
+        return {key.public: key for key in keys}
+
     def next(self, height: int, now_us: int) -> tuple[int, Transaction]:
         """Return (request, transaction) for a node whose head is `height`."""
         self._count += 1

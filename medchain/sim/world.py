@@ -33,6 +33,8 @@ INBOX_EVENTS_MAX: Final = 20_000
 """Events that wait for a paused process; its sockets' buffers are finite too."""
 DECODED_MAX: Final = 4_096
 """Decoded messages remembered: a broadcast is decoded once for all its receivers."""
+FULL_RESTART_US: Final = 150_000
+"""How soon a process that ended because its disk was full is started again."""
 ARMED_US: Final = 250_000
 """How long a planned crash waits for its point to be reached; then the process dies where it is."""
 WIRING_CHECK_US: Final = 100_000
@@ -61,6 +63,8 @@ class Tally:
     crashes: dict[str, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    """Messages that never arrived, by kind."""
     turns: int = 0
     messages: int = 0
     bytes_sent: int = 0
@@ -282,6 +286,9 @@ class World:
             node.is_finish_due = True
             return
         ready = node.writing
+        if ready.batch and self.now_us < node.full_until_us:
+            self.kill_node(node, CrashPoint.DISK_FULL.value, FULL_RESTART_US)
+            return
         crash = self._due_crash(node, ready)
         if crash is not None:
             self._die_in_turn(node, ready, crash)
@@ -322,6 +329,8 @@ class World:
                 record_bytes = len(encode_record(ready.batch))
                 kept = record_bytes * crash.share_permille // 1000
                 node.disk.tear(ready.batch, kept, crash.is_zero_filled)
+                outcome = "none" if kept == 0 else "all" if kept == record_bytes else "part"
+                self.tally.count(f"write torn: {outcome} kept" + (", zeros" if crash.is_zero_filled and kept < record_bytes else ""))
                 self.trace.note(self.now_us, f"node {node.index} tears a write at {kept} of {record_bytes} bytes")
             case CrashPoint.AFTER_WRITE:
                 self._write(node, batch)
@@ -367,6 +376,8 @@ class World:
 
     def _transmit(self, link: Link, data: bytes, name: str) -> None:
         arrivals = self.network.send(self.now_us, link, data)
+        if not arrivals:
+            self.tally.count(name, "lost")
         self.trace.note(self.now_us, f"{link[0]}>{link[1]} {name} {len(data)} B x{len(arrivals)}", data)
         epoch, incarnation = self.wiring.epoch(*link), self.nodes[link[1]].incarnation
         for arrival_us in arrivals:
@@ -496,6 +507,9 @@ class World:
                 self.tally.count("clock jump")
             case faults.SlowDisk():
                 self._slow_disk(self.nodes[action.node], action)
+            case faults.FullDisk():
+                self.tally.count("full disk")
+                self.nodes[action.node].full_until_us = self.now_us + action.for_ms * 1000
 
     def _begin_crash(self, crash: faults.Crash) -> None:
         node = self.nodes[crash.node]
@@ -569,6 +583,7 @@ class World:
         self.is_healed = True
         for node in self.nodes:
             node.armed.clear()
+            node.full_until_us = 0
             node.sync_us = self.plan.sync_us
             if node.state is NodeState.PAUSED:
                 self._resume(node, node.incarnation)

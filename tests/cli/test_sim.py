@@ -50,7 +50,8 @@ def broken_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def broken(seed: int, options: SeedOptions) -> SeedReport:
         fields = {name: getattr(sound, name) for name in SeedReport.__slots__}
-        return SeedReport(**{**fields, "seed": seed, "violations": (Violation("agreement", "two blocks at height 7"),)})
+        replay = f"medchain sim run --seed {seed} --nodes 4 --trace"
+        return SeedReport(**{**fields, "seed": seed, "replay": replay, "violations": (Violation("agreement", "two blocks at height 7"),)})
 
     monkeypatch.setattr(sim, "run_seed", broken)
 

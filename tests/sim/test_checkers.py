@@ -9,7 +9,7 @@ from medchain.chain.block import Block, Header, LastCommit, evidence_digest
 from medchain.chain.receipt import encode_receipts, receipts_root
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange
-from medchain.engine.ready import Accepted, PeerAccused, Refused, TransactionsExpired
+from medchain.engine.ready import Accepted, Alarm, PeerAccused, Refused, TransactionsExpired
 from medchain.ledger.apply import BlockContext, apply_block, genesis_changes
 from medchain.sim.checkers.case import Ending
 from medchain.sim.clocks import EPOCH_MS
@@ -144,10 +144,16 @@ def test_nothing_is_promised_for_a_faulty_node(trial: Any) -> None:
 
 
 def make_block(
-    trial: Any, height: int, parent: bytes, transactions: tuple[Transaction, ...], state: MemoryKeyValue, tree: StateTree
+    trial: Any,
+    height: int,
+    parent: bytes,
+    transactions: tuple[Transaction, ...],
+    state: MemoryKeyValue,
+    tree: StateTree,
+    time_ms: int | None = None,
 ) -> Block:
     genesis = trial.case.genesis
-    time_ms = EPOCH_MS + height
+    time_ms = EPOCH_MS + height if time_ms is None else time_ms
     applied = apply_block(
         StoredState(state), BlockContext(height, time_ms, trial.case.network, genesis.parameters), transactions
     )
@@ -288,3 +294,27 @@ def test_accepting_a_bad_transaction_is_found(trial: Any) -> None:
     trial.workload.answered(0, Accepted(request, transaction.id, False))
     trial.panel.on_end(Ending((), {}, True))
     assert trial.found("honesty")
+
+
+# ---- honesty, times ---------------------------------------------------------------------------------------------------------
+
+
+def test_alarm_about_forgotten_votes_is_a_fault_only_where_no_disk_forgot(trial: Any) -> None:
+    trial.case.forgetful = frozenset({2})
+    trial.turn(replies=(Alarm("amnesia.votes-forgotten", "told"),), node=2)
+    assert not trial.found("honesty")
+    trial.turn(replies=(Alarm("amnesia.votes-forgotten", "told"),), node=1)
+    assert len(trial.found("honesty")) == 1
+
+
+def test_block_later_than_honest_clocks_allow_or_not_later_than_its_parent_is_found(trial: Any) -> None:
+    trial.case.latest_clock_ms = 100
+    store, _, tree = chain_of_two(trial)
+    parent = store.get(layout.block_key(2))
+    for height, time_ms in ((3, EPOCH_MS + 100), (4, EPOCH_MS + 101), (5, EPOCH_MS + 101)):
+        block = make_block(trial, height, parent, (), store, tree, time_ms)
+        trial.turn(batch=decide(height, block.header.digest(), trial.certificate(height, block.header.digest())), store=store)
+        parent = block.header.digest()
+    assert ["block 4" in message for message in trial.found("times")] == [True, False]
+    trial.panel.on_end(Ending((), {}, False))
+    assert any("not later than" in message for message in trial.found("times"))

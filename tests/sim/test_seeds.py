@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
+from medchain.sim.liars.kinds import LIAR_KINDS
 from medchain.sim.report import SeedReport, describe, summarise
 from medchain.sim.run import run_seed
 
@@ -31,9 +32,13 @@ def test_no_seed_breaks_a_promise(reports: list[SeedReport]) -> None:
 def test_nearly_every_seed_counts_and_together_they_contain_every_fault(reports: list[SeedReport]) -> None:
     summary = summarise(reports)
     assert summary.counted >= SEEDS * 95 // 100, f"not counted: {summary.not_counted}"
-    assert sorted(summary.nodes) == [4, 5, 6, 7]
+    assert sorted(summary.nodes) == [4, 5, 6, 7, 8, 9, 10]
     assert len(summary.crashes) == 7 and min(summary.crashes.values()) >= 5, summary.crashes
     assert len(summary.partitions) == 7, summary.partitions
+    assert summary.seeds_with_liars > SEEDS // 4 and set(summary.liars) == set(LIAR_KINDS), summary.liars
     assert summary.seeds_with_view_change > SEEDS // 2 and summary.highest_view >= 3
     assert summary.decided > SEEDS * 10 and summary.expired > 0
-    assert {"pause", "flap", "clock jump", "slow disk", "messages lost", "messages doubled", "messages reordered"} <= set(summary.faults)
+    assert set(summary.faults) >= {
+        "pause", "flap", "clock jump", "slow disk", "full disk", "clock off", "messages lost", "messages doubled", "messages reordered",
+        "write torn: part kept", "write torn: all kept",
+    }  # fmt: skip

@@ -29,6 +29,10 @@ class Case:
     """Nodes whose votes promise nothing: liars, and those whose disks forget."""
     liars: frozenset[int] = frozenset()
     """Nodes that break rules on purpose: not even their stores are asked about."""
+    forgetful: frozenset[int] = frozenset()
+    """Nodes whose disks forget: only they may find out that they forgot."""
+    latest_clock_ms: int = 2**60
+    """How far ahead of the true time the latest of the clocks is that are not off, with the clock bound: no decided block is later."""
     now_us: int = 0
     findings: list[Violation] = field(default_factory=list)
     network: Domain = field(init=False)

@@ -1,9 +1,11 @@
-"""Honesty: no honest node is accused by another one, and no bad transaction is accepted.
+"""Honesty: no honest node is accused by another one or by itself, and no bad transaction is accepted.
 
 An engine that accuses honest peers under loss and reordering would ban its own network (lessons.md: out of consensus for hours).
 """
 
 from __future__ import annotations
+
+import re
 
 from medchain.engine.ready import Alarm, PeerAccused
 from medchain.sim.checkers.case import Case, Ending
@@ -20,16 +22,23 @@ class Honesty:
         self._case = case
         self._book = book
         self.alarms: dict[str, int] = {}
+        self.accusations: dict[str, int] = {}
+        """Of liars, by reason; numbers in a reason stand as #."""
 
     def on_turn(self, turn: Turn) -> None:
-        """An accusation of an honest peer is our bug; alarms are only counted."""
+        """An accusation of an honest peer is our bug, and so is an alarm about forgotten votes where nothing was forgotten."""
         if turn.node in self._case.liars:
             return
         for reply in turn.replies:
-            if isinstance(reply, PeerAccused) and self._case.is_honest(reply.peer):
-                self._case.find(NAME, f"node {turn.node} accused {self._case.name(reply.peer)}: {reply.reason}")
+            if isinstance(reply, PeerAccused):
+                reason = re.sub("[0-9]+", "#", reply.reason)
+                self.accusations[reason] = self.accusations.get(reason, 0) + 1
+                if self._case.is_honest(reply.peer):
+                    self._case.find(NAME, f"node {turn.node} accused {self._case.name(reply.peer)}: {reply.reason}")
             elif isinstance(reply, Alarm):
                 self.alarms[reply.code] = self.alarms.get(reply.code, 0) + 1
+                if reply.code.startswith("amnesia.") and turn.node not in self._case.forgetful:
+                    self._case.find(NAME, f"node {turn.node}, whose disk forgot nothing, had said what it did not keep ({reply.code})")
 
     def on_end(self, ending: Ending) -> None:
         """Bad transactions must have been refused."""

@@ -10,6 +10,7 @@ from medchain.sim.checkers.honesty import Honesty
 from medchain.sim.checkers.promises import Promises
 from medchain.sim.checkers.roots import Roots
 from medchain.sim.checkers.tidiness import Tidiness
+from medchain.sim.checkers.times import Times
 from medchain.sim.node import Turn, Violation
 from medchain.sim.workload import Book
 
@@ -25,7 +26,7 @@ class Panel:
         self.honesty = Honesty(case, book)
         self._checkers: tuple[Checker, ...] = (
             self.agreement, Certificates(case), self.promises, self.durability, Roots(case), self.honesty,
-            Tidiness(case),
+            Tidiness(case), Times(case),
         )  # fmt: skip
 
     @property

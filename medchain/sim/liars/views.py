@@ -1,0 +1,70 @@
+"""Liars in view changes: about what they prepared, to whom, and with which proof; and those that show a proof and keep the block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from medchain.chain.validators import quorum
+from medchain.chain.vote import PREPARE, PreparedProof, ViewChange
+from medchain.engine.ready import Envelope
+from medchain.sim.liars.liar import Liar
+from medchain.wire.peer import BlockSent, PastVotesSent, RangeSent, TransactionsOffered
+
+
+class ViewLiar(Liar):
+    """Says in its view changes that it prepared nothing, or something that nobody prepared, another lie to each.
+
+    Tests that a claim without proof decides nothing, that q statements outvote f lies, that a proof is checked signature by signature,
+    and that a view change which hides a commit is found out.
+    """
+
+    def spoil(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Swap own view changes for lies."""
+        said: list[Envelope] = []
+        for envelope in envelopes:
+            message = envelope.message
+            if isinstance(message, ViewChange) and message.signer == self.own:
+                said += [Envelope(single.to, self._lie(message)) for single in self.spread(envelope)]
+            else:
+                said.append(envelope)
+        return said
+
+    def _lie(self, change: ViewChange) -> ViewChange:
+        kind = self.dice.randrange(5)
+        if kind == 0:
+            return change
+        if kind <= 2:
+            return ViewChange.sign(self.network, self.start.key, change.height, change.view, None)
+        proof = self._false_proof(change)
+        lie = ViewChange.sign(self.network, self.start.key, change.height, change.view, proof)
+        return lie.without_proof() if kind == 3 else lie
+
+    def _false_proof(self, change: ViewChange) -> PreparedProof:
+        """Return a proof in which one's own signature stands in everybody's place."""
+        digest = self.other_digest(change.digest or b"")
+        own = self.vote(PREPARE, change.height, change.view - 1, digest).signature
+        everybody = len(self.peers) + 1
+        return PreparedProof(change.height, change.view - 1, digest, tuple([(index, own) for index in range(quorum(everybody))]))
+
+
+class Miser(Liar):
+    """Votes and proves like the best and answers no question: no block, no transaction, no range, no past vote; proofs now and then to
+    one alone.
+
+    Tests that a genuine proof of a block which its prover does not give wedges no new primary, and that fetching asks the next one.
+    """
+
+    def spoil(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
+        """Leave every answer out; tell a view change with a proof to one peer only."""
+        said: list[Envelope] = []
+        for envelope in envelopes:
+            message = envelope.message
+            if envelope.to is not None and isinstance(message, BlockSent | RangeSent | TransactionsOffered | PastVotesSent):
+                continue
+            if isinstance(message, ViewChange) and message.proof is not None and self.dice.randrange(2):
+                chosen = self.dice.choice(self.peers)
+                said += [replace(single) for single in self.spread(envelope) if single.to == chosen]
+                continue
+            said.append(envelope)
+        return said
