@@ -1,4 +1,4 @@
-"""Certificates: every decided block has one that is valid under the genesis set, and the blocks form one chain from genesis."""
+"""Certificates: every decided block has one that is valid under the genesis set, its senders signed it, and the blocks form one chain."""
 
 from __future__ import annotations
 
@@ -76,14 +76,17 @@ class Certificates:
         if identity in self._sound_blocks:
             return digest
         try:
-            header = Block.decode(data).header
+            block = Block.decode(data)
         except Malformed as error:
             self._case.find(NAME, f"node {node}'s block {height}: {error.message}")
             return digest
+        header = block.header
         if header.digest() != digest or header.height != height:
             self._case.find(NAME, f"node {node}'s block {height} is not the one its digest names")
         elif parent is not None and header.parent != parent:
             self._case.find(NAME, f"node {node}'s block {height} does not follow its block {height - 1}")
+        elif not self._case.are_valid([transaction.verification(self._case.network) for transaction in block.transactions]):
+            self._case.find(NAME, f"node {node}'s block {height} holds a transaction that its sender did not sign")
         else:
             self._sound_blocks.add(identity)
         return digest

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from medchain.chain.domain import Domain
-from medchain.chain.vote import ViewChange, Vote
+from medchain.chain.validators import quorum
+from medchain.chain.vote import PREPARE, PreparedProof, ViewChange, Vote
 from medchain.crypto.hashing import tagged_digest
 from medchain.engine.ready import Envelope, Event, Ready, Received
 from medchain.errors import MedchainError
@@ -65,6 +66,11 @@ class Liar:
     def vote(self, kind: int, height: int, view: int, digest: bytes) -> Vote:
         """Sign a vote for anything."""
         return Vote.sign(self.network, self.start.key, kind, height, view, digest)
+
+    def false_proof(self, height: int, view: int, digest: bytes) -> PreparedProof:
+        """Return a proof in which one's own signature stands in everybody's place."""
+        own = self.vote(PREPARE, height, view, digest).signature
+        return PreparedProof(height, view, digest, tuple([(index, own) for index in range(quorum(len(self.peers) + 1))]))
 
     def shielded(self, event: Event) -> Event:
         """Keep from the own engine what shows it that it said something else: it would stop voting, and lie no more."""

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from medchain.chain.block import Block, Header
+from medchain.chain.block import Block
 from medchain.chain.transaction import Transaction, transactions_root
-from medchain.chain.vote import PREPARE, Vote
+from medchain.chain.validators import quorum
+from medchain.chain.vote import PREPARE, ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.crypto.hashing import tagged_digest
 from medchain.crypto.signing import SigningKey
@@ -152,36 +153,41 @@ class TwoBlocks(FalsePrimary):
 
 
 class FalseBlocks(FalsePrimary):
-    """Proposes blocks that no honest node may vote for: false roots, false times, a false parent, too late a view.
+    """Proposes blocks that no honest node may vote for: false roots or times, another parent, old transactions, another block's vote.
 
     Tests that backups execute before they vote (lessons.md: FISCO-BCOS #2307), that the clock bound holds, and that the view ends.
     """
 
     def propose(self, envelope: Envelope, message: PrePrepare) -> list[Envelope]:
-        """Spoil the header of every other proposal."""
-        if self.dice.randrange(3) == 0:
-            return [envelope]
-        header = message.proposal.header
+        """Spoil two of three proposals."""
         transactions = tuple(self.transactions_of(message))
-        if len(transactions) != len(message.proposal.entries):
+        kind = self.dice.randrange(9)
+        if kind < 3 or len(transactions) != len(message.proposal.entries):
             return [envelope]
-        block = Block(self._spoilt(header), transactions, message.proposal.last_commit, message.proposal.evidence)
-        return [Envelope(envelope.to, self.instead(message, block))]
+        block = self._spoilt(message, transactions, kind)
+        if block is None:
+            return [envelope]
+        said = self.instead(message, block)
+        if kind == 8:  # the header of one block, the prepare of another
+            said = replace(said, prepare=self.vote(PREPARE, message.height, message.view, self.other_digest(said.digest)))
+        return [Envelope(envelope.to, said)]
 
-    def _spoilt(self, header: Header) -> Header:
-        noise = tagged_digest("medchain/sim/lie", header.encode())
-        kind = self.dice.randrange(6)
-        if kind == 0:
-            return replace(header, state_root=noise)
-        if kind == 1:
-            return replace(header, receipts_root=noise)
-        if kind == 2:
-            return replace(header, time_ms=header.time_ms + self.dice.choice((3_000, 3_600_000, 10**11)))
-        if kind == 3:
-            return replace(header, time_ms=max(0, header.time_ms - 3_600_000))
-        if kind == 4:
-            return replace(header, history_root=noise)
-        return replace(header, parent=noise)
+    def _spoilt(self, message: PrePrepare, transactions: tuple[Transaction, ...], kind: int) -> Block | None:
+        header = message.proposal.header
+        if kind == 3:  # true in all but its time
+            away_ms = self.dice.choice((3_000, 3_600_000, 10**11, -3_600_000))
+            return self.build(message, header.time_ms + away_ms, transactions)
+        if kind == 4:  # true in all but transactions that were decided before
+            proposed = {identity for identity, _ in message.proposal.entries}
+            old = [transaction for identity, transaction in self.heard.items() if identity not in proposed]
+            return self.build(message, header.time_ms, [*transactions, *old[:2]])
+        noise = self.other_digest(header.encode())
+        spoilt = replace(header, state_root=noise)
+        if kind == 5:
+            spoilt = replace(header, receipts_root=noise)
+        elif kind == 6:
+            spoilt = replace(header, parent=noise) if self.dice.randrange(2) else replace(header, history_root=noise)
+        return Block(spoilt, transactions, message.proposal.last_commit, message.proposal.evidence)
 
 
 class HiddenBytes(FalsePrimary):
@@ -266,7 +272,10 @@ class Usurper(FalsePrimary):
         if message.view == 0:
             early = self._early(message)
             return [envelope] if early is None else [envelope, Envelope(None, early)]
-        kind = self.dice.randrange(5)
+        kind = self.dice.randrange(7)
+        if kind >= 5:
+            usurped = self._in_another_name(message, is_proof_genuine=kind == 5)
+            return [envelope] if usurped is None else [Envelope(envelope.to, usurped)]
         if kind == 0:
             return [Envelope(envelope.to, replace(message, view_changes=()))]
         if kind == 1:
@@ -278,6 +287,28 @@ class Usurper(FalsePrimary):
             block = self.build(message, message.proposal.header.time_ms, self.transactions_of(message))
             return [envelope] if block is None else [Envelope(envelope.to, self.instead(message, block))]
         return [envelope]
+
+    def _in_another_name(self, message: PrePrepare, is_proof_genuine: bool) -> PrePrepare | None:
+        """Return a block of one's own making as the highest prepared one, in the name of an earlier primary, which signs no header.
+
+        Its proof is made of one's own signatures, or it is the genuine proof of the block that should have been proposed.
+        """
+        header, height, view = message.proposal.header, message.height, message.view
+        prover = next((change for change in message.view_changes if change.proof is not None), None)
+        if is_proof_genuine and (prover is None or prover.proof is None):
+            return None
+        block = build_block(self.real, height, header.view, header.time_ms + 1, header.proposer, ())
+        others = [change.without_proof() for change in message.view_changes if change.signer != self.own]
+        if block is None or header.view >= view:
+            return None
+        digest = self.keep(block)
+        prepared_view = prover.prepared_view if is_proof_genuine and prover is not None and prover.prepared_view is not None else view - 1
+        proof = self.false_proof(height, prepared_view, digest)
+        change = ViewChange.sign(self.network, self.start.key, height, view, proof)
+        if is_proof_genuine and prover is not None:
+            change = replace(change, proof=prover.proof)
+        chosen = sorted([change, *others[: quorum(len(self.peers) + 1) - 1]], key=lambda item: item.signer)
+        return PrePrepare(block.proposal(), self.vote(PREPARE, height, view, digest), tuple(chosen))
 
     def _early(self, message: PrePrepare) -> PrePrepare | None:
         """Return a fresh block for the next view that is led from here, justified by nothing."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from medchain.chain.validators import quorum
-from medchain.chain.vote import PREPARE, PreparedProof, ViewChange
+from medchain.chain.vote import ViewChange
 from medchain.engine.ready import Envelope
 from medchain.sim.liars.liar import Liar
 from medchain.wire.peer import BlockSent, PastVotesSent, RangeSent, TransactionsOffered
@@ -31,21 +30,18 @@ class ViewLiar(Liar):
         return said
 
     def _lie(self, change: ViewChange) -> ViewChange:
-        kind = self.dice.randrange(5)
+        kind = self.dice.randrange(6)
         if kind == 0:
             return change
         if kind <= 2:
             return ViewChange.sign(self.network, self.start.key, change.height, change.view, None)
-        proof = self._false_proof(change)
+        proof = self.false_proof(change.height, change.view - 1, self.other_digest(change.digest or b""))
+        if kind == 5 and change.proof is not None:  # a genuine proof beside a block that it does not prove
+            proof = replace(proof, view=change.proof.view)
+            lie = ViewChange.sign(self.network, self.start.key, change.height, change.view, proof)
+            return replace(lie, proof=change.proof)
         lie = ViewChange.sign(self.network, self.start.key, change.height, change.view, proof)
         return lie.without_proof() if kind == 3 else lie
-
-    def _false_proof(self, change: ViewChange) -> PreparedProof:
-        """Return a proof in which one's own signature stands in everybody's place."""
-        digest = self.other_digest(change.digest or b"")
-        own = self.vote(PREPARE, change.height, change.view - 1, digest).signature
-        everybody = len(self.peers) + 1
-        return PreparedProof(change.height, change.view - 1, digest, tuple([(index, own) for index in range(quorum(everybody))]))
 
 
 class Miser(Liar):
