@@ -21,6 +21,7 @@ BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "expiry_window_blocks": (10, limits.EXPIRY_WINDOW_BLOCKS_HARD_MAX),
     "local_emergency_max_ms": (0, 7 * 86_400_000),
     "local_emergency_count_max": (0, 1_000),
+    "rotation_window_blocks": (0, 10_000),
     "block_bytes_max": (64 * 1024, limits.BLOCK_BYTES_HARD_MAX),
     "block_transactions_max": (1, limits.BLOCK_TRANSACTIONS_HARD_MAX),
     "block_weight_max": (100, 10_000_000),
@@ -40,11 +41,17 @@ class Parameters:
     expiry_window_blocks: int = 10_000
     local_emergency_max_ms: int = 86_400_000
     local_emergency_count_max: int = 3
+    rotation_window_blocks: int = 0
+    """K: who signed none of the last K heights is not primary, and late commits are carried for so long; 0 is twice the validators."""
     block_bytes_max: int = 4 * 1024 * 1024
     block_transactions_max: int = 2_000
     block_weight_max: int = 20_000
     """In units of about 7.5 microseconds of execution on the reference machine: a block executes in 150 ms."""
     state_buckets: int = 65_536
+
+    def rotation_window(self, n: int) -> int:
+        """Return K, the window of the rotation in blocks, for n validators."""
+        return self.rotation_window_blocks or 2 * n
 
     def check(self) -> None:
         """Raise Malformed when a value is out of its bounds."""

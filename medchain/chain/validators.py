@@ -79,6 +79,11 @@ class ValidatorSet:
         """Consensus keys in order."""
         return tuple(validator.consensus_key for validator in self.validators)
 
+    @property
+    def voters(self) -> tuple[bytes, ...]:
+        """Consensus keys of those that may vote, in order."""
+        return tuple(validator.consensus_key for validator in self.validators if validator.may_vote)
+
     def encode(self) -> bytes:
         """Return the canonical bytes, which are also what the set digest covers."""
         return codec.encode([self.changed_at, [[v.consensus_key, v.officer_key, v.may_vote] for v in self.validators]])

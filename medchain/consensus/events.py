@@ -61,6 +61,8 @@ class HeightStarted:
 
     height: int
     validators: ValidatorSet
+    rotation: tuple[bytes, ...]
+    """Consensus keys that take turns as primary at this height, in order: a function of the state below it."""
     parameters: Parameters
     parent_time_ms: int
     parent_digest: bytes

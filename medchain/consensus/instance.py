@@ -60,6 +60,7 @@ class Instance:
     def __init__(self, started: HeightStarted, network: Domain, key: SigningKey | None, surroundings: Surroundings) -> None:
         self.height = started.height
         self.validators = started.validators
+        self.rotation = started.rotation
         self._started = started
         self._own = b"" if key is None else key.public
         self._around = surroundings
@@ -142,7 +143,7 @@ class Instance:
         if message.height != self.height or self.certificate is not None:
             return []
         outputs = self.add_vote(message.prepare)
-        if message.prepare.signer == self._own or why_unjustified(message, self.height, self.validators) is not None:
+        if message.prepare.signer == self._own or why_unjustified(message, self.height, self.validators, self.rotation) is not None:
             return outputs
         self._is_proposal_seen = True
         for change in message.view_changes:
@@ -381,7 +382,7 @@ class Instance:
     def _enter_view(self, view: int) -> None:
         """Begin a view: what belonged to the old one alone is forgotten, what was promised stays."""
         self.view = view
-        self.primary_key = primary(self.validators, self.height, view)
+        self.primary_key = primary(self.rotation, self.height, view)
         self.timer.stop()
         self.pre_prepare = None
         self._is_build_asked = False

@@ -17,19 +17,20 @@ from medchain.consensus.rotation import primary
 from medchain.consensus.view_changes import is_below, is_well_formed
 
 
-def why_unjustified(message: PrePrepare, height: int, validators: ValidatorSet) -> str | None:
+def why_unjustified(message: PrePrepare, height: int, validators: ValidatorSet, rotation: tuple[bytes, ...]) -> str | None:
     """Return why no honest validator sends this pre-prepare at this height, None if it is justified.
 
-    The answer depends on the message, the height and the set only, not on what this node has seen: so a sender can be blamed for it.
+    The answer depends on the message, the height, its set and its rotation only, not on what this node has seen: so a sender can be
+    blamed for it.
     """
     prepare, header = message.prepare, message.proposal.header
     if prepare.kind != PREPARE or prepare.height != height or header.height != height:
         return "the pre-prepare is of another height or carries no prepare"
-    if prepare.signer != primary(validators, height, prepare.view):
+    if prepare.signer != primary(rotation, height, prepare.view):
         return "the pre-prepare is not by the primary of its view"
     if header.digest() != prepare.digest:
         return "the prepare is of another block"
-    if header.proposer != primary(validators, height, header.view):
+    if header.proposer != primary(rotation, height, header.view):
         return "the block names a proposer that was not primary of its view"
     if prepare.view == 0:
         return None if header.view == 0 and not message.view_changes else "a pre-prepare of view 0 is a fresh block without view changes"

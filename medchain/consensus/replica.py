@@ -95,7 +95,7 @@ class Replica:
         """Return why whoever sent this pre-prepare of the current height is to blame, None if nobody is."""
         if self._instance is None or message.height != self._instance.height:
             return None
-        return why_unjustified(message, self._instance.height, self._instance.validators)
+        return why_unjustified(message, self._instance.height, self._instance.validators, self._instance.rotation)
 
     # ---- events -----------------------------------------------------------------------------------------------------------------
 
@@ -152,9 +152,11 @@ class Replica:
             self._unknown_own = None
         has_past = bool(event.hard_state)
         self._resend_at_ms = self._around.monotonic_ms + (0 if has_past else RESEND_MS)
-        pre_prepare, votes = self._early.take(event.height)
+        pre_prepares, votes = self._early.take(event.height)
         self._early.expect(event.height + 1)
-        outputs: list[Output] = [] if pre_prepare is None else self._instance.add_pre_prepare(pre_prepare)
+        outputs: list[Output] = []
+        for pre_prepare in pre_prepares:
+            outputs += self._instance.add_pre_prepare(pre_prepare)
         for vote in votes:
             outputs += self._instance.add_vote(vote)
         return outputs
@@ -162,7 +164,7 @@ class Replica:
     def _take_pre_prepare(self, message: PrePrepare) -> list[Output]:
         if self._instance is None:
             return []
-        self._early.add_pre_prepare(message, self._instance.validators)
+        self._early.add_pre_prepare(message, self._instance.validators, self._instance.rotation)
         return self._instance.add_pre_prepare(message)
 
     def _take_vote(self, vote: Vote) -> list[Output]:

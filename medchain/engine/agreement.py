@@ -122,6 +122,7 @@ class Agreement:
             events.HeightStarted(
                 height=chain.height + 1,
                 validators=chain.validators,
+                rotation=chain.rotation,
                 parameters=chain.parameters,
                 parent_time_ms=chain.header.time_ms,
                 parent_digest=chain.digest,

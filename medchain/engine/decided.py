@@ -17,7 +17,7 @@ from medchain.chain.receipt import Receipt, encode_receipts, receipts_root
 from medchain.chain.transaction import transactions_root
 from medchain.chain.validators import ValidatorSet
 from medchain.errors import InvariantBroken, Malformed, Rejected, Unavailable
-from medchain.ledger.apply import Applied, genesis_changes, parameters_of, validators_of
+from medchain.ledger.apply import Applied, genesis_changes, parameters_of, rotation_of, validators_of
 from medchain.store import layout
 from medchain.store.archive import BlockArchive
 from medchain.store.history import History, HistoryNodes, history_append_ops, load_history, verify_history
@@ -65,8 +65,8 @@ class DecidedChain:
     """The chain up to the decided head."""
 
     __slots__ = (
-        "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network", "parameters", "state",
-        "tree", "validators",
+        "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network", "parameters",
+        "rotation", "state", "tree", "validators",
     )  # fmt: skip
 
     def __init__(self, genesis: Genesis, staged: Staged) -> None:
@@ -96,6 +96,7 @@ class DecidedChain:
             raise damaged("the certificate of the newest block is missing")
         self.validators = validators_of(self.state)
         self.parameters = parameters_of(self.state)
+        self.rotation = rotation_of(self.state, self.header.height + 1)
         if self.validators.digest() != self.header.next_validators_digest:
             raise damaged("the validators in the state are not those of the newest block")
         head_validators = self.validator_set(self.header.validators_digest)
@@ -177,6 +178,7 @@ class DecidedChain:
             self.validators = applied.validators
             self._staged.put(_set_key(header.next_validators_digest), applied.validators.encode())
         self.parameters = parameters_of(self.state)
+        self.rotation = rotation_of(self.state, header.height + 1)
         self.header, self.digest, self.certificate = header, executed.digest, certificate
 
     def _forget_hard_state(self, height: int) -> None:

@@ -117,7 +117,7 @@ class Executor:
             raise Rejected("block.parent", f"the block does not stand on block {chain.height} of this chain")
         if header.time_ms <= chain.header.time_ms:
             raise Rejected("block.time", "the block is not later than its parent")
-        if header.proposer != primary(chain.validators, header.height, header.view):
+        if header.proposer != primary(chain.rotation, header.height, header.view):
             raise Rejected("block.proposer", "the block was not proposed by the primary of its view")
         if header.validators_digest != chain.validators.digest():
             raise Rejected("block.validators", "the block names other validators than those in force")

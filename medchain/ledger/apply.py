@@ -1,4 +1,4 @@
-"""Executing a block: due items first, then each transaction, all or nothing.
+"""Executing a block: what it carries about its parent and due items first, then each transaction, all or nothing.
 
 Pure: the same view, context and transactions give the same receipts and changes on every node, under every hash seed. Signatures,
 valid-until heights and replays are the engine's checks and were done before (protocol.md, "Nouns"); what a transaction *says* never raises
@@ -20,7 +20,8 @@ from medchain.ledger.emergencies import apply_due
 from medchain.ledger.execution import NOTHING_CARRIED, ORDINARY_LANE, URGENT_LANE, BlockContext, Carried, Execution
 from medchain.ledger.hospitals import founding_rows, parameters_of, validators_of
 from medchain.ledger.kinds import check_form, lane_of, read_operation, weight_of
-from medchain.ledger.rows import uint64
+from medchain.ledger.rotation import founding_row, rotation_of, take_carried
+from medchain.ledger.rows import ROTATION, uint64
 from medchain.store.overlay import Overlay, StateView
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "genesis_changes",
     "lane_of",
     "parameters_of",
+    "rotation_of",
     "validators_of",
     "weight_of",
 ]
@@ -67,7 +69,7 @@ def due_receipt_id(height: int) -> bytes:
 
 def genesis_changes(genesis: Genesis) -> dict[bytes, bytes]:
     """Return the state after the genesis document, in key order."""
-    return founding_rows(genesis)
+    return dict(sorted({**founding_rows(genesis), ROTATION: founding_row(genesis)}.items()))
 
 
 def apply_block(
@@ -80,6 +82,7 @@ def apply_block(
     rules cannot have made.
     """
     state = Overlay(view)
+    take_carried(state, context, carried)
     receipts: list[Receipt] = []
     due_events = _apply_due(state, context)
     if due_events:

@@ -6,6 +6,7 @@ The key ranges of all subjects stand here on one page, because no two may overla
     range                                                   row                     written
     parameters                                              Parameters              by genesis
     validators                                              ValidatorSet            by genesis
+    rotation                                                rotation.RotationRow    with each block
     hospital/ organisation key                              hospitals.HospitalRow   by genesis
     hospital-key/ any key of a hospital                     its organisation key    by genesis
     clinician/ clinician key                                people.ClinicianRow     counts credentials, newest revoked one
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 PARAMETERS: Final = b"parameters"
 VALIDATORS: Final = b"validators"
+ROTATION: Final = b"rotation"
 HOSPITAL: Final = b"hospital/"
 HOSPITAL_KEY: Final = b"hospital-key/"
 CLINICIAN: Final = b"clinician/"

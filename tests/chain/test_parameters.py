@@ -28,7 +28,7 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert values == {
         "block_interval_min_ms": 50, "heartbeat_ms": 30_000, "view_timeout_base_ms": 1_000, "view_timeout_cap_ms": 10_000,
         "clock_bound_ms": 5_000, "expiry_window_blocks": 10_000, "local_emergency_max_ms": 24 * 3_600_000, "local_emergency_count_max": 3,
-        "block_bytes_max": 4 * 1024 * 1024, "block_transactions_max": 2_000, "state_buckets": 65_536,
+        "rotation_window_blocks": 0, "block_bytes_max": 4 * 1024 * 1024, "block_transactions_max": 2_000, "state_buckets": 65_536,
     }  # fmt: skip
 
 
@@ -93,6 +93,11 @@ def test_a_value_too_many_too_few_or_of_another_place_is_refused() -> None:
     for wrong in (values[:-1], [*values, 1], values[::-1], [], [values]):
         with pytest.raises(Malformed):
             Parameters.decode(codec.encode(wrong))
+
+
+def test_window_of_the_rotation_is_twice_the_validators_unless_a_number_is_given() -> None:
+    assert [Parameters().rotation_window(n) for n in (4, 7, 13)] == [8, 14, 26]
+    assert replace(Parameters(), rotation_window_blocks=5).rotation_window(4) == 5
 
 
 @pytest.mark.parametrize("vector", VECTORS["parameters"], ids=lambda vector: vector["name"].replace(" ", "-"))

@@ -82,7 +82,7 @@ def make_proposal(
         view=view,
         time_ms=time_ms,
         parent=parent,
-        proposer=primary(validators, height, view) if proposer is None else proposer,
+        proposer=primary(validators.voters, height, view) if proposer is None else proposer,
         transactions_root=transactions_root(()),
         receipts_root=bytes(32),
         state_root=tagged_digest("medchain/state", salt),
@@ -140,7 +140,8 @@ class Bench:
         self.start(hard_state=hard_state)
 
     def start(self, height: int = 1, parent: bytes = GENESIS_DIGEST, hard_state: tuple[HardState, ...] = ()) -> list[Output]:
-        return self.feed(HeightStarted(height, self.validators, self.parameters, GENESIS_TIME_MS, parent, hard_state))
+        rotation = self.validators.voters
+        return self.feed(HeightStarted(height, self.validators, rotation, self.parameters, GENESIS_TIME_MS, parent, hard_state))
 
     def feed(self, *events: Input) -> list[Output]:
         """Feed events; return the outputs of these alone."""
@@ -173,7 +174,7 @@ class Bench:
         return self.feed(*(ViewChangeReceived(view_change(i, view, proof)) for i in signers))
 
     def leader(self, view: int, height: int = 1) -> int:
-        return self.validators.keys.index(primary(self.validators, height, view))
+        return self.validators.keys.index(primary(self.validators.voters, height, view))
 
     def records(self) -> tuple[HardState, ...]:
         """What a crash now would leave on disk."""
@@ -273,7 +274,7 @@ class Node:
         parent = self.disk.blocks[-1].proposal.header if self.disk.blocks else None
         digest = GENESIS_DIGEST if parent is None else parent.digest()
         time_ms = GENESIS_TIME_MS if parent is None else parent.time_ms
-        return HeightStarted(self.height + 1, self.net.validators, self.net.parameters, time_ms, digest, records)
+        return self.net.start_of(self.height + 1, time_ms, digest, records)
 
     # -- one turn: events in, then durable, then sent
 
@@ -356,7 +357,7 @@ class Node:
         header = proposal.header
         self.wanted = {}
         queue.append(
-            HeightStarted(header.height + 1, self.net.validators, self.net.parameters, header.time_ms, header.digest()),
+            self.net.start_of(header.height + 1, header.time_ms, header.digest()),
         )
 
     def held(self, digest: bytes, batch: list[HardState] = ()) -> Proposal | None:
@@ -424,7 +425,7 @@ class Node:
             self.disk.records = []
             self.net.note_final(self, self._finals[0])
             self.wanted = {}
-            self.run(HeightStarted(header.height + 1, self.net.validators, self.net.parameters, header.time_ms, digest))
+            self.run(self.net.start_of(header.height + 1, header.time_ms, digest))
         else:
             self.run(BlockHeld(proposal))
 
@@ -495,6 +496,10 @@ class Net:
             else:
                 node.boot()
                 self.keep_ticking(node)
+
+    def start_of(self, height: int, time_ms: int, digest: bytes, records: tuple[HardState, ...] = ()) -> HeightStarted:
+        """Everybody takes turns here: what the rotation depends on is a matter of the state, which this network has not."""
+        return HeightStarted(height, self.validators, self.validators.voters, self.parameters, time_ms, digest, records)
 
     # -- time
 

@@ -255,7 +255,7 @@ class Stage:
     # ---- the world --------------------------------------------------------------------------------------------------------------
 
     def leader(self, height: int, view: int) -> str:
-        return self.player_of(primary(self.validators, height, view))
+        return self.player_of(primary(self.validators.voters, height, view))
 
     def parent(self, height: int) -> tuple[bytes, int]:
         """Digest and time of the block below a height."""
@@ -269,7 +269,7 @@ class Stage:
     def start_height(self, player: Player, height: int) -> HeightStarted:
         digest, time_ms = self.parent(height)
         records = tuple(record for record in player.disk if height_of(record) == height)
-        return HeightStarted(height, self.validators, Parameters(), time_ms, digest, records)
+        return HeightStarted(height, self.validators, self.validators.voters, Parameters(), time_ms, digest, records)
 
     def boot(self, player: Player, *, is_voting: bool = True) -> None:
         """Start a process with what its disk holds."""

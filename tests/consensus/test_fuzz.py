@@ -103,7 +103,7 @@ class Dice:
         return self.envelope(block, view, changes)
 
     def envelope(self, block: Proposal, view: int, changes: list[ViewChange]) -> PrePrepare:
-        signer = primary(V4, block.header.height, view)
+        signer = primary(V4.voters, block.header.height, view)
         if signer == KEYS[self.me].public or self.is_odd(0.05):
             signer = self.signer()
         prepare = Vote(PREPARE, block.header.height, view, block.header.digest(), signer, bytes(64))

@@ -26,7 +26,7 @@ def again(view=2, proposal=BLOCK, changes=None, leader=None):
 
 
 def why(message):
-    return why_unjustified(message, 1, V4)
+    return why_unjustified(message, 1, V4, V4.voters)
 
 
 def test_fresh_block_of_view_zero_needs_nothing():

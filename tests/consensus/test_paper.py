@@ -155,7 +155,7 @@ def test_backup_verifies_the_new_primarys_choice_by_making_it_again():
     changes = (view_change(0, 1), view_change(1, 1, PROOF), view_change(2, 1))
     for proposal, is_right in ((BLOCK, True), (OTHER, False), (make_proposal(V4, view=1), False)):
         message = PrePrepare(proposal, vote(2, PREPARE, proposal, 1), changes)
-        assert (why_unjustified(message, 1, V4) is None) == is_right
+        assert (why_unjustified(message, 1, V4, V4.voters) is None) == is_right
         bench = Bench()
         assert (of(bench.feed(PrePrepareReceived(message)), CheckProposal) != []) == is_right
 

@@ -58,7 +58,7 @@ def test_replica_without_a_height_takes_anything_and_says_nothing():
 def test_observer_follows_and_decides_without_a_key():
     replica = Replica(NETWORK, None)
     replica.handle(VotingAllowed(True))
-    replica.handle(HeightStarted(1, V4, Parameters(), GENESIS_TIME_MS, GENESIS_DIGEST))
+    replica.handle(HeightStarted(1, V4, V4.voters, Parameters(), GENESIS_TIME_MS, GENESIS_DIGEST))
     outputs = [output for i in (1, 2, 3) for output in replica.handle(VoteReceived(vote(i, COMMIT, BLOCK)))]
     assert len(of(outputs, Decided)) == 1
     assert of(outputs, Persist) == of(outputs, Broadcast) == []

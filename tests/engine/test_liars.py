@@ -21,7 +21,7 @@ class Liar:
         cluster.warm()
         validators = cluster.genesis.validators()
         self.cluster = cluster
-        self.node = next(node for node in cluster.nodes if node.key.public == primary(validators, 1, 0))
+        self.node = next(node for node in cluster.nodes if node.key.public == primary(validators.voters, 1, 0))
         self.honest = [node for node in cluster.nodes if node is not self.node]
         cluster.drop = lambda source, target, message: self.node in (source, target)
 

@@ -40,7 +40,7 @@ def test_only_the_organisation_key_acts_as_the_hospital(world):
 def test_founding_rows_stand_in_key_order(world):
     founded = genesis_changes(world.genesis)
     assert list(founded) == sorted(founded)
-    assert len(founded) == 2 + 4 * 4
+    assert len(founded) == 3 + 4 * 4
     assert rows.PARAMETERS in founded
 
 
