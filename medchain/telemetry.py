@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Final, Protocol
 
 from medchain.errors import InvariantBroken
 
@@ -152,10 +152,26 @@ def fit_field(name: str, value: object) -> int | float | bool | str | None:
     return value if _WORD.fullmatch(value) and not _KEY_LIKE.search(value) else "withheld"
 
 
+class LogStream(Protocol):
+    """What events are written to: a terminal, a file, a text buffer."""
+
+    def write(self, text: str, /) -> int:
+        """Append text."""
+        ...
+
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        ...
+
+    def isatty(self) -> bool:
+        """Return whether a person watches."""
+        ...
+
+
 class EventLog:
     """Writes events to one stream, one line each, from any thread. A line that cannot be written is counted, never raised."""
 
-    def __init__(self, stream: TextIO, *, level: str = "info", node: int | None = None, is_human: bool | None = None) -> None:
+    def __init__(self, stream: LogStream, *, level: str = "info", node: int | None = None, is_human: bool | None = None) -> None:
         """`node` is this hospital's number; `is_human` None decides by whether the stream is a terminal."""
         self._stream = stream
         self._level = LEVELS[level]
@@ -206,7 +222,7 @@ class _LibraryHandler(logging.Handler):
 _log: EventLog | None = None
 
 
-def configure(stream: TextIO | None, *, level: str = "info", node: int | None = None, is_human: bool | None = None) -> None:
+def configure(stream: LogStream | None, *, level: str = "info", node: int | None = None, is_human: bool | None = None) -> None:
     """Send this process's events to `stream` (None: nowhere, the state before the first call), libraries' warnings among them.
 
     `level` is one of LEVELS, `node` this hospital's number in the genesis document, `is_human` None: readable on a terminal.

@@ -12,25 +12,27 @@ import secrets
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, TextIO, TypeVar
+from typing import Final, TypeVar
 
 from medchain import __version__, telemetry
+from medchain.consensus.messages import PrePrepare
 from medchain.engine.engine import Engine
-from medchain.engine.ready import BlockDecided, Event
+from medchain.engine.ready import BlockDecided, Event, Received
 from medchain.engine.verification import Verifier
 from medchain.errors import InvariantBroken, MedchainError, Rejected, Unavailable
 from medchain.network.peers import PeerNetwork
 from medchain.node import home as homes
-from medchain.node.clock import Clock
+from medchain.node.clock import Clock, ClockWatch
 from medchain.node.custodian import Custodian, CustodianLimits
 from medchain.node.desk import Desk
 from medchain.node.home import NodeHome, OpenedHome
+from medchain.node.logfile import LogFile
 from medchain.node.pidfile import PidFile
 from medchain.node.recorder import Recorder
 from medchain.node.replicas import ReplicaLimits
-from medchain.node.runtime import Pace, Runtime
+from medchain.node.runtime import Core, Pace, Runtime
 from medchain.rpc.limits import RpcLimits
 from medchain.rpc.server import RpcServer
 from medchain.telemetry import PROCESS_COUNTERS, log_event
@@ -44,17 +46,26 @@ LOOP_ALIVE_MS: Final = 2_000
 """A loop that has not turned for so long is not ready: it turns at least ten times a second."""
 
 
+Disguise = Callable[[Engine, OpenedHome], Core]
+"""Puts something in the engine's place that the loop drives instead, given the engine: how drills make a hospital lie."""
+
+
 class Node:
     """A node in the folder `home`. `start` and `stop` once each, or `run_until_stopped`."""
 
-    def __init__(self, home: NodeHome, passphrase: Callable[[], str], *, may_be_empty: bool = False) -> None:
-        """`passphrase` is asked for after the store is locked; `may_be_empty`: see home.open_home."""
+    def __init__(
+        self, home: NodeHome, passphrase: Callable[[], str], *, may_be_empty: bool = False, disguise: Disguise | None = None
+    ) -> None:
+        """`passphrase` is asked for after the store is locked; `may_be_empty`: see home.open_home. `disguise` is for drills only."""
         self._home = home
+        self._disguise = disguise
         self._passphrase = passphrase
         self._may_be_empty = may_be_empty
         self._stack = AsyncExitStack()
         self._loop_task: asyncio.Task[None] | None = None
         self._clock = Clock()
+        self._clock_watch: ClockWatch | None = None
+        self._is_clock_off = False
         self._engine: Engine | None = None
         self._opened: OpenedHome | None = None
         self._runtime: Runtime | None = None
@@ -94,6 +105,7 @@ class Node:
         pid_file.hold()
         self._begin_log(opened)
         log_event("node.starting", version=__version__)
+        self._set_clock(opened)
         verifier = Verifier(opened.genesis.domain())
         engine = self._engine = await asyncio.to_thread(
             Engine,
@@ -104,12 +116,15 @@ class Node:
             challenge=secrets.token_bytes(CHALLENGE_BYTES),
             pool_bytes_max=opened.config.runtime_pool_bytes_max,
         )
+        faults, limit_ms = engine.chain.validators.faults_tolerated, engine.chain.parameters.clock_bound_ms // 2
+        self._clock_watch = ClockWatch(opened.hospital.consensus_key, faults, limit_ms)
+        core: Core = engine if self._disguise is None else self._disguise(engine, opened)
         recorder = self._make_recorder(opened)
         desk = Desk(self._post, accuse=self._accuse, alarm=_tell_alarm, failed=self._fail)
         custodian = await asyncio.to_thread(self._make_custodian, opened, desk)
         desk.servers.update(custodian.servers)
         desk.observers += [_tell_decided, custodian.observe]
-        runtime = self._runtime = self._make_runtime(opened, engine, verifier, desk)
+        runtime = self._runtime = self._make_runtime(opened, core, verifier, desk)
         network = self._network = self._make_network(opened, custodian, recorder)
         rpc = self._rpc = self._make_rpc(opened, desk, custodian, recorder)
         custodian.open_peer = network.open
@@ -171,17 +186,24 @@ class Node:
 
     def _begin_log(self, opened: OpenedHome) -> None:
         """Send events to node.log, and in readable form to a terminal when one watches."""
-        stream: TextIO = sys.stderr if sys.stderr.isatty() else self._home.log_file.open("a", encoding="utf-8", buffering=1)
+        file = None if sys.stderr.isatty() else LogFile(self._home.log_file, opened.config.log_bytes_max)
         number = opened.genesis.hospitals.index(opened.hospital)
-        telemetry.configure(stream, level=opened.config.log_level, node=number)
-        self._stack.callback(self._end_log, stream)
+        telemetry.configure(file or sys.stderr, level=opened.config.log_level, node=number)
+        self._stack.callback(self._end_log, file)
 
-    def _end_log(self, stream: TextIO) -> None:
+    def _end_log(self, file: LogFile | None) -> None:
         if not self._has_failed:
             log_event("node.stopped", height=self.height)
         telemetry.configure(None)
-        if stream is not sys.stderr:
-            stream.close()
+        if file is not None:
+            file.close()
+
+    def _set_clock(self, opened: OpenedHome) -> None:
+        """Shift the clock as a drill asks, and say so: a forgotten drill must not look like a broken machine."""
+        offset_ms = opened.config.debug_clock_offset_ms
+        self._clock = Clock(offset_ms)
+        if offset_ms:
+            _tell_alarm("node.clock-shifted", f"the clock is shifted by {offset_ms} ms for a drill: remove debug.clock_offset_ms to end it")
 
     def _tell_failure(self, error: BaseException) -> None:
         self._has_failed = True
@@ -196,10 +218,10 @@ class Node:
         self._stack.callback(recorder.close)
         return recorder
 
-    def _make_runtime(self, opened: OpenedHome, engine: Engine, verifier: Verifier, desk: Desk) -> Runtime:
+    def _make_runtime(self, opened: OpenedHome, core: Core, verifier: Verifier, desk: Desk) -> Runtime:
         config = opened.config
         return Runtime(
-            core=engine,
+            core=core,
             disk=opened.store,
             verifier=verifier,
             network=opened.genesis.domain(),
@@ -249,7 +271,9 @@ class Node:
             tap=None if recorder is None else recorder.peer_frame,
             counters=PROCESS_COUNTERS,
             room=lambda: _made(self._runtime).room(),
+            endpoints=_dialled_at(opened),
             failed=self._fail,
+            wall_clock_ms=self._clock.wall_ms,
         )
 
     def _make_rpc(self, opened: OpenedHome, desk: Desk, custodian: Custodian, recorder: Recorder | None) -> RpcServer:
@@ -270,7 +294,21 @@ class Node:
 
     def _deliver(self, event: Event) -> None:
         """Take an event from a peer; one that finds no room is dropped and counted, the peer sends again what matters."""
+        if isinstance(event, Received) and isinstance(event.message, PrePrepare):
+            self._compare_clocks(event.peer, event.message)
         self._post(event)
+
+    def _compare_clocks(self, peer: bytes, message: PrePrepare) -> None:
+        """Look at the time of a fresh proposal that its proposer sent for the height being decided; say once that our clock is wrong."""
+        header, watch = message.proposal.header, _made(self._clock_watch)
+        if header.proposer != peer or header.view != message.view or header.height != self.height + 1:
+            return
+        watch.observe(peer, header.height, header.time_ms, self._clock.wall_ms())
+        offset_ms = watch.offset_ms()
+        if offset_ms and not self._is_clock_off:
+            side = "ahead of" if offset_ms > 0 else "behind"
+            _tell_alarm("node.clock-off", f"this node's clock is {abs(offset_ms)} ms {side} other hospitals': set it by NTP")
+        self._is_clock_off = bool(offset_ms)
 
     def _accuse(self, peer: bytes, reason: str) -> None:
         _made(self._network).accuse(peer, reason)
@@ -289,6 +327,7 @@ class Node:
             "peers": len(network.connected) + 1 >= engine.chain.validators.quorum,
             "height": not status["is_catching_up"],
             "voting": bool(status["may_vote"]) or not status["is_validator"],
+            "clock": not self._is_clock_off,
             "disk": shutil.disk_usage(self._home.data_folder).free >= opened.config.vault_disk_free_bytes_min,
         }
 
@@ -298,6 +337,16 @@ def _made(part: Part | None) -> Part:
     if part is None:
         raise InvariantBroken("a part of the node was used before it started")
     return part
+
+
+def _dialled_at(opened: OpenedHome) -> dict[bytes, Sequence[str]]:
+    """Return where hospitals are dialled that the settings name. Raises Rejected config.bad-value for one that is no member."""
+    members = {hospital.name: hospital.consensus_key for hospital in opened.genesis.hospitals}
+    chosen = opened.config.peers_dial
+    for name in chosen:
+        if name not in members:
+            raise Rejected("config.bad-value", f"The setting peers.dial names {name!r}, which is no hospital of the network: correct it.")
+    return {members[name]: (address,) for name, address in chosen.items()}
 
 
 def _tell_alarm(code: str, message: str) -> None:

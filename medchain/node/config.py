@@ -29,10 +29,14 @@ REFUSALS: Final[dict[str, str]] = {
 }
 
 ADDRESS: Final = "address"
+ADDRESSES: Final = "addresses"
 CHOICE: Final = "choice"
 FOLDER: Final = "folder"
 NUMBER: Final = "number"
 TERABYTE: Final = 10**12
+DAY_MS: Final = 86_400_000
+ADDRESSES_MAX: Final = 256
+"""Hospitals named by one setting, more than a network has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,15 @@ class Setting:
     """Bounds of a NUMBER, inclusive."""
     choices: tuple[str, ...] = ()
     """Words of a CHOICE."""
+    is_in_environment: bool = True
+    """Whether a variable may set it; drills stand in the file, where the next reader sees them."""
 
 
 SETTINGS: Final[dict[tuple[str, str], Setting]] = {
     ("rpc", "listen"): Setting(ADDRESS),
     ("rpc", "in_flight_max"): Setting(NUMBER, 1, 65_536),
     ("peers", "listen"): Setting(ADDRESS),
+    ("peers", "dial"): Setting(ADDRESSES),
     ("vault", "bytes_max"): Setting(NUMBER, 0, 10_000 * TERABYTE),
     ("vault", "disk_free_bytes_min"): Setting(NUMBER, 0, 100 * TERABYTE),
     ("vault", "replications_at_once"): Setting(NUMBER, 1, 64),
@@ -60,7 +67,9 @@ SETTINGS: Final[dict[tuple[str, str], Setting]] = {
     ("runtime", "verifying_threads"): Setting(NUMBER, 0, 64),
     ("runtime", "pool_bytes_max"): Setting(NUMBER, 1024 * 1024, 16 * 1024**3),
     ("log", "level"): Setting(CHOICE, choices=("debug", "info", "warning", "error")),
+    ("log", "bytes_max"): Setting(NUMBER, 4_096, TERABYTE),
     ("debug", "record_traffic_directory"): Setting(FOLDER),
+    ("debug", "clock_offset_ms"): Setting(NUMBER, -DAY_MS, DAY_MS, is_in_environment=False),
 }
 
 
@@ -72,6 +81,8 @@ class NodeConfig:
     rpc_listen: tuple[str, int]
     rpc_in_flight_max: int
     peers_listen: tuple[str, int]
+    peers_dial: Mapping[str, str]
+    """Name of a hospital → `host:port`."""
     vault_bytes_max: int
     vault_disk_free_bytes_min: int
     vault_replications_at_once: int
@@ -81,7 +92,9 @@ class NodeConfig:
     runtime_verifying_threads: int
     runtime_pool_bytes_max: int
     log_level: str
+    log_bytes_max: int
     debug_record_traffic_directory: Path | None
+    debug_clock_offset_ms: int
 
     @property
     def rpc_url(self) -> str:
@@ -186,7 +199,7 @@ def _variable(key: tuple[str, str]) -> str:
 
 def _overrides(environment: Mapping[str, str]) -> dict[tuple[str, str], str]:
     """Return the settings named by the environment. A variable that names none is a typing error nobody would notice, so it is refused."""
-    known = {_variable(key): key for key in SETTINGS}
+    known = {_variable(key): key for key, setting in SETTINGS.items() if setting.is_in_environment}
     found = {}
     for name, text in environment.items():
         if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
@@ -219,11 +232,31 @@ def _checked(setting: Setting, value: Any, where: str) -> Any:
                 return parse_address(value)
             except Malformed:
                 wanted = 'an address such as "127.0.0.1:7100"'
+        case "addresses":
+            try:
+                return _parse_addresses(value)
+            except Malformed:
+                wanted = 'addresses by hospital, such as "north = 10.0.0.2:7200, south = 10.0.0.3:7200"'
         case _:
             if isinstance(value, str) and "\0" not in value:
                 return value
             wanted = "a path as text"
     raise Rejected("config.bad-value", f"{where[0].upper()}{where[1:]} must be {wanted}.")
+
+
+def _parse_addresses(value: Any) -> dict[str, str]:
+    """Return name → `host:port` of `NAME = host:port, ...`. Raises Malformed."""
+    rows = value.split(",") if isinstance(value, str) and value.strip() else []
+    if not isinstance(value, str) or len(rows) > ADDRESSES_MAX:
+        raise Malformed("addresses are text")
+    found: dict[str, str] = {}
+    for row in rows:
+        name, _, address = (part.strip() for part in row.rpartition("="))
+        parse_address(address)
+        if not name or name in found:
+            raise Malformed("each hospital is named once")
+        found[name] = address
+    return found
 
 
 def parse_address(value: Any) -> tuple[str, int]:

@@ -35,6 +35,8 @@ POLL_SECONDS: Final = 0.02
 ANSWER_SECONDS: Final = 5.0
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 OUTPUT_NAME: Final = "node.out"
+NODE_PROGRAM: Final = ("medchain", "node", "start")
+"""Module and words that run a node; each takes --home, --passphrase-file and options."""
 _OVERRIDES_KEPT_OUT: Final = ("MEDCHAIN_RPC_LISTEN", "MEDCHAIN_PEERS_LISTEN", "MEDCHAIN_PASSPHRASE", "MEDCHAIN_AT")
 """Of the environment: each node has its own addresses, and the network its own passphrase."""
 
@@ -102,9 +104,12 @@ class Testnet:
 
     # ---- processes -----------------------------------------------------------------------------------------------------------
 
-    def start(self, names: Iterable[str] | None = None, *, options: Sequence[str] = ()) -> None:
+    def start(
+        self, names: Iterable[str] | None = None, *, options: Sequence[str] = (), program: Sequence[str] = NODE_PROGRAM
+    ) -> None:
         """Start the processes of these hospitals (of all by default) without waiting for them; `options` go to `medchain node start`.
 
+        `program` runs another module in its place, which must take the same options: a drill.
         Raises Rejected: testnet.running, testnet.port-taken, testnet.unknown-hospital.
         """
         seats = self._chosen(names)
@@ -114,7 +119,7 @@ class Testnet:
         plans.check_ports(seats)
         try:
             for seat in seats:
-                self._children[seat.name] = self._spawn(seat, options)
+                self._children[seat.name] = self._spawn(seat, options, program)
         except OSError:
             self.stop(seat.name for seat in seats)
             raise
@@ -196,11 +201,11 @@ class Testnet:
 
     # ---- one process ---------------------------------------------------------------------------------------------------------
 
-    def _spawn(self, seat: Seat, options: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, seat: Seat, options: Sequence[str], program: Sequence[str]) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if name not in _OVERRIDES_KEPT_OUT}
         package_parent = str(Path(medchain.__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_parent, environment.get("PYTHONPATH"))))
-        command = [sys.executable, "-P", "-m", "medchain", "node", "start", "--home", str(seat.home.path)]
+        command = [sys.executable, "-P", "-m", *program, "--home", str(seat.home.path)]
         command += ["--passphrase-file", str(self.plan.passphrase_file), *options]
         with (seat.home.path / OUTPUT_NAME).open("wb") as output:
             return subprocess.Popen(

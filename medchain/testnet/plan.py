@@ -177,6 +177,14 @@ def load_plan(folder: Path) -> Plan:
         raise Malformed(f"{file} is damaged: remove the folder and start a new test network") from None
 
 
+def write_settings(seat: Seat, settings: Mapping[tuple[str, str], str | int]) -> None:
+    """Give a hospital's node settings of its own, by (section, key), beside the two addresses of its seat; they hold from its next start.
+
+    Raises Rejected: config.*, home.unusable.
+    """
+    homes.save_config(seat.home, {**settings, **_settings(seat)})
+
+
 def check_ports(seats: Sequence[Seat]) -> None:
     """Raise Rejected testnet.port-taken when another program listens at a port of these seats."""
     for seat in seats:

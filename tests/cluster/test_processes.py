@@ -182,7 +182,7 @@ def test_readiness_names_what_fails_and_an_idle_chain_is_ready(cluster):
     assert get(cluster, "a", "/healthz")[0] == 200
     status, answer = get(cluster, "a", "/readyz")
     assert (status, answer["failed"]) == (200, [])
-    assert set(answer["checks"]) == {"loop", "peers", "height", "voting", "disk"}
+    assert set(answer["checks"]) == {"loop", "peers", "height", "voting", "clock", "disk"}
     cluster.testnet.stop(["c", "d"])
     cluster.wait("a misses its peers", lambda: get(cluster, "a", "/readyz")[1]["failed"] == ["peers"])
     assert get(cluster, "a", "/readyz")[0] == 503

@@ -106,12 +106,31 @@ def test_unknown_variable_is_refused_by_name_but_variables_of_commands_are_not(w
         "[runtime]\ninbox_events_max = 99999999999999999999\n",
         '[log]\nlevel = "loud"\n',
         "[debug]\nrecord_traffic_directory = 5\n",
+        "[debug]\nclock_offset_ms = 86_400_001\n",
+        "[log]\nbytes_max = 1\n",
+        "[peers]\ndial = 5\n",
+        '[peers]\ndial = "b"\n',
+        '[peers]\ndial = "b = nowhere"\n',
+        '[peers]\ndial = "= 127.0.0.1:1"\n',
+        '[peers]\ndial = "b = 127.0.0.1:1, b = 127.0.0.1:2"\n',
+        '[peers]\ndial = "b = 127.0.0.1:1,"\n',
     ],
 )
 def test_value_of_wrong_type_or_out_of_bounds_is_refused(write, text):
     error = refusal(write(text))
     assert error.code == "config.bad-value"
     assert "node.toml" in error.message
+
+
+def test_hospitals_may_be_dialled_elsewhere_by_name(write):
+    settings = NodeConfig.load(write('[peers]\ndial = "north = 10.0.0.2:7200, a = b = [::1]:1"\n'), {})
+    assert settings.peers_dial == {"north": "10.0.0.2:7200", "a = b": "[::1]:1"}
+    assert NodeConfig.load(write(""), {}).peers_dial == {}
+
+
+def test_drill_of_a_wrong_clock_stands_in_the_file_and_in_no_variable(write):
+    assert NodeConfig.load(write("[debug]\nclock_offset_ms = -3_600_000\n"), {}).debug_clock_offset_ms == -3_600_000
+    assert refusal(write(""), {"MEDCHAIN_DEBUG_CLOCK_OFFSET_MS": "1"}).code == "config.unknown-key"
 
 
 def test_bad_value_of_a_variable_names_the_variable(write):
