@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from medchain.cli import output
+from medchain.cli.interrupts import interruptible
 from medchain.cli.stage import Stage
 from medchain.errors import Rejected
 
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.home).resolve()
     _prepare(folder)
     stage.write(f"The main story of medchain, played in {folder}; the commands are as you would type them there.\n")
-    with _interruptible(), _inside(folder):
+    with interruptible(), _inside(folder):
         record = _take_input(folder, source)
         facts = _play(stage, folder, record, arguments)
     seconds = time.monotonic() - began
@@ -154,22 +154,6 @@ def _is_running(folder: Path) -> bool:
 
 
 # ---- the process --------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn SIGTERM and a closed terminal into the same orderly end as Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -169,6 +169,12 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 
 
 @pytest.fixture
+def as_cluster() -> Callable[[Testnet], Cluster]:
+    """Asks a network that something else runs."""
+    return Cluster
+
+
+@pytest.fixture
 def cluster(make_cluster) -> Cluster:
     """Four hospitals, ready."""
     return make_cluster()

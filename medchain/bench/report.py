@@ -1,0 +1,216 @@
+"""The page of faults: rows as a table, with the machine, the commit, the day and how to read it. Knows how rows look, not how they came.
+
+The page is generated: whoever wants other figures runs the command on another machine, not an editor.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import medchain
+from medchain.bench.rows import Row, Size
+from medchain.bench.session import Rate, percentile
+
+PAGE_COMMAND: Final = "scripts/bench faults --page medchain/bench/FAULTS.md"
+GIT_SECONDS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What figures depend on."""
+
+    version: str
+    commit: str
+    """With a plus sign when the checkout held changes; empty outside a checkout."""
+    measured_at: str
+    machine: str
+    cores: int
+    load_before: float
+    """Processes that wanted a processor in the minute before: figures of a busy machine are worth little."""
+    python: str
+    system: str
+
+    @classmethod
+    def collect(cls) -> Facts:
+        """Ask the machine."""
+        return cls(
+            version=medchain.__version__,
+            commit=_commit(),
+            measured_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            machine=_processor(),
+            cores=len(os.sched_getaffinity(0)),
+            load_before=round(os.getloadavg()[0], 2),
+            python=platform.python_version(),
+            system=f"{platform.system()} {platform.release()}",
+        )
+
+
+def _commit() -> str:
+    folder = Path(medchain.__file__).parent
+    answers = []
+    for words in (("rev-parse", "--short=10", "HEAD"), ("status", "--porcelain", "--untracked-files=no")):
+        try:
+            command = ["git", "-C", str(folder), *words]
+            answers.append(subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True).stdout.strip())
+        except (OSError, subprocess.SubprocessError):
+            return ""
+    return answers[0] + ("+" if answers[1] else "")
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.machine()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """All rows of one run."""
+
+    facts: Facts
+    size: Size
+    hospitals: int
+    rate: float
+    rows: tuple[Row, ...]
+
+    @property
+    def are_targets_met(self) -> bool:
+        """Whether everything held that must."""
+        return all(target.is_met for row in self.rows for target in row.targets)
+
+    def to_value(self) -> dict[str, Any]:
+        """Return the JSON form, every sample included."""
+        return {
+            "facts": asdict(self.facts),
+            "size": asdict(self.size),
+            "hospitals": self.hospitals,
+            "paced_rate": self.rate,
+            "are_targets_met": self.are_targets_met,
+            "rows": [row.to_value() for row in self.rows],
+        }
+
+    def summary(self) -> list[str]:
+        """Return the table as a terminal shows it, then what was missed."""
+        cells = [list(_HEAD), *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+        missed = [f"MISSED: {row.title}: {target.text}" for row in self.rows for target in row.targets if not target.is_met]
+        return [*lines, "", *(missed or ["Everything held that must."])]
+
+    def page(self) -> str:
+        """Return the page, Markdown."""
+        facts = self.facts
+        commit = f" at commit {facts.commit}" if facts.commit else ""
+        table = "\n".join(_markdown(line) for line in (_HEAD, ("---",) * len(_HEAD), *(_cells(row) for row in self.rows)))
+        targets = "\n".join(f"- {line}" for line in _targets(self.rows))
+        return _PAGE.format(
+            command=PAGE_COMMAND,
+            version=facts.version,
+            commit=commit,
+            facts=facts,
+            hospitals=self.hospitals,
+            rate=self.rate,
+            size=self.size,
+            table=table,
+            targets=targets,
+        )
+
+
+_HEAD: Final = (
+    "Fault", "Times", "Healthy tx/s", "Under it tx/s", "Ratio", "Longest wait for a block: p50 / p99 / max ms",
+    "All equal after: p50 / max ms", "CPU us/tx healthy / under it", "Accepted", "Lost", "Doubled",
+)  # fmt: skip
+
+
+def _cells(row: Row) -> list[str]:
+    checked = row.checked
+    return [
+        row.title + (" ¹" if row.is_paced else ""),
+        str(row.repetitions),
+        _number(row.healthy.per_second if row.healthy else math.nan),
+        _number(row.under.per_second if row.under else math.nan),
+        "" if math.isnan(row.ratio) else f"{row.ratio:.0%}",
+        _percentiles(row.next_block_ms, (0.5, 0.99, 1.0)),
+        _percentiles(row.equal_ms, (0.5, 1.0)),
+        f"{_cpu(row.healthy)} / {_cpu(row.under)}",
+        "" if checked is None else str(checked.accepted),
+        "" if checked is None else str(checked.lost),
+        "" if checked is None else str(checked.doubled),
+    ]
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.0f}"
+
+
+def _cpu(rate: Rate | None) -> str:
+    return "–" if rate is None or not rate.cpu_us else f"{rate.cpu_us:.0f}"
+
+
+def _percentiles(samples: Sequence[float], shares: Iterable[float]) -> str:
+    return " / ".join(f"{percentile(samples, share):.0f}" for share in shares) if samples else ""
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _targets(rows: Iterable[Row]) -> list[str]:
+    """Return each thing that must hold, with the faults under which it was asked and how many missed it."""
+    asked: dict[str, list[tuple[str, bool]]] = {}
+    for row in rows:
+        for target in row.targets:
+            asked.setdefault(target.text, []).append((row.title, target.is_met))
+    lines = []
+    for text, results in asked.items():
+        missed = [title for title, is_met in results if not is_met]
+        verdict = f"held under {len(results)} of {len(results)} faults" if not missed else "MISSED under: " + "; ".join(missed)
+        lines.append(f"{text}: {verdict}")
+    return lines
+
+
+_PAGE: Final = """# Under faults
+
+How fast a network of {hospitals} hospitals works, and how soon it goes on, while something is broken. Written by
+
+    {command}
+
+on {facts.measured_at}, medchain {version}{commit}, {facts.machine}, {facts.cores} cores, {facts.system}, Python {facts.python}; load of
+the machine in the minute before: {facts.load_before}.
+
+{table}
+
+¹ at {rate:.0f} transactions a second; all others with as many as the network takes.
+
+What must hold:
+
+{targets}
+
+## How to read it
+- **Everything is real**: {hospitals} processes as `medchain node start` makes them, LevelDB with a synced write a block, mutual TLS, and
+  the load in a process of its own, all on the cores above. A killed hospital gets SIGKILL, one that stands still SIGSTOP, lines are cut in
+  TCP relays between the nodes, a full disk is the system's refusal to let a file grow, a liar is the simulator's, around the real engine.
+- **One transaction** registers a patient: two signatures that every node verifies. They are handed in 64 at a time.
+- **Ratio**: rate under the fault by the rate of the same network just before ({size.window_s:.0f} s each). Machines drift by 15 to 20 %:
+  the first row, which has no fault, says by how much here. Where processors are the limit, a dead hospital leaves its share of them to the
+  others, so a ratio above 100 % is no miracle. Under repeated blows it is the mean over all repetitions, starts of processes included.
+- **Longest wait for a block**: from each blow on, until every hospital has had its turn as primary once more (in the storm: until the next
+  block), the longest time without a new block as one of the surviving hospitals shows it, to 10 ms: what a client would have waited at
+  worst. p99 of fewer than a hundred samples is their greatest.
+- **All equal after**: from the end of the fault (for killed hospitals: from the command that starts them) until *all* hospitals have
+  decided the same block above everything that was decided before.
+- **CPU us/tx**: processor time of the running nodes, a transaction and node. It includes the watch's hundred questions a second at one.
+- **Lost, doubled**: of everything that was answered with *accepted*, what the chain does not hold at the end, and what it holds twice.
+"""
