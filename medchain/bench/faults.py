@@ -373,6 +373,8 @@ FAULTS: Final[dict[str, Fault]] = {
     "liar-double-voter": Fault("a hospital signs two votes of everything", partial(liar, kind="double-voter")),
     "liar-half-deaf": Fault("a hospital leaves changing others out", partial(liar, kind="half-deaf")),
     "liar-lazy-primary": Fault("a hospital votes and never proposes", partial(liar, kind="lazy-primary")),
+    "liar-two-blocks": Fault("a hospital proposes two blocks to two halves", partial(liar, kind="two-blocks")),
+    "liar-spammer": Fault("a hospital sends rubbish without end", partial(liar, kind="spammer")),
     "lines-cut": Fault("connections of one hospital ended every second", lines_cut),
     "lines-refused": Fault("one hospital unreachable (refused)", partial(lines_bad, spoil=_refuse_last)),
     "lines-silent": Fault("one hospital unreachable (connections carry nothing)", partial(lines_bad, spoil=_hold_last)),

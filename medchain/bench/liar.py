@@ -15,36 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from medchain.consensus.messages import PrePrepare
 from medchain.engine.engine import Engine
-from medchain.engine.ready import Envelope
 from medchain.node.assemble import Node
 from medchain.node.home import NodeHome, OpenedHome
 from medchain.node.privacy import keep_private
 from medchain.node.runtime import Core
-from medchain.sim.liars import DoubleVoter, Forger, HalfDeaf, Liar, Replayer
+from medchain.sim.liars.liar import Liar
+from medchain.sim.liars.roster import PLAIN
 from medchain.sim.node import Start
 
-
-class LazyPrimary(Liar):
-    """Votes for what others propose and never proposes itself: the worst that looks like a slow machine."""
-
-    def spoil(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
-        """Keep back own proposals, and the Prepare that is one's half of them stays in them."""
-        return [
-            envelope
-            for envelope in envelopes
-            if not isinstance(envelope.message, PrePrepare) or envelope.message.prepare.signer != self.start.key.public
-        ]
-
-
-KINDS: Final[dict[str, type[Liar]]] = {
-    "double-voter": DoubleVoter,
-    "half-deaf": HalfDeaf,
-    "lazy-primary": LazyPrimary,
-    "replayer": Replayer,
-    "forger": Forger,
-}
+KINDS: Final[dict[str, type[Liar]]] = {name.replace(" ", "-"): kind for name, kind in PLAIN.items()}
 """Name on the command line → what it does."""
 
 
