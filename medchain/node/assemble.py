@@ -299,9 +299,9 @@ class Node:
         self._post(event)
 
     def _compare_clocks(self, peer: bytes, message: PrePrepare) -> None:
-        """Look at the time of a fresh proposal that its proposer sent for the height being decided; say once that our clock is wrong."""
+        """Look at the time of a fresh proposal that its proposer sent; say once that our clock is wrong."""
         header, watch = message.proposal.header, _made(self._clock_watch)
-        if header.proposer != peer or header.view != message.view or header.height != self.height + 1:
+        if header.proposer != peer or header.view != message.view or header.height <= self.height:
             return
         watch.observe(peer, header.height, header.time_ms, self._clock.wall_ms())
         offset_ms = watch.offset_ms()
