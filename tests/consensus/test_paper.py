@@ -6,7 +6,10 @@ instance a height, exactly q view changes in the pre-prepare), the docstring say
 
 from __future__ import annotations
 
+import ast
 import itertools
+from functools import cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,16 +17,54 @@ from hypothesis import strategies as st
 
 from medchain.chain.validators import faults_tolerated, quorum
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
-from medchain.consensus.events import CheckProposal, Decided, PrePrepareReceived
+from medchain.consensus.events import BuildProposal, CertificateLearned, CheckProposal, Decided, HandOver, PrePrepareReceived, ProposalBuilt
 from medchain.consensus.justification import why_unjustified
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.view_changes import ViewChanges
-from tests.consensus.conftest import KEYS, Bench, Net, make_proposal, of, proof_of, sent, validators_of, view_change, vote
+from tests.consensus import claims
+from tests.consensus.conftest import (
+    BUSY,
+    KEYS,
+    Bench,
+    Net,
+    certificate_of,
+    make_proposal,
+    of,
+    proof_of,
+    sent,
+    validators_of,
+    view_change,
+    vote,
+)
 
 V4 = validators_of(4)
 BLOCK = make_proposal(V4)
 OTHER = make_proposal(V4, salt=b"other")
 PROOF = proof_of(BLOCK, 0, (1, 2, 3))
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("claim", [*claims.PROTOCOL, *claims.SOURCES])
+def test_every_claim_has_its_tests(claim):
+    """The list of protocol.md, "Agreement", sentence by sentence, and of the sources stands in claims.py."""
+    here = Path(__file__).parent
+    held = (claims.PROTOCOL | claims.SOURCES)[claim]
+    assert held
+    for place, name in held:
+        if place == "scenario":
+            assert (here / "scenarios" / f"{name}.txt").is_file(), name
+        else:
+            assert name in names_in(here.parent / place), (place, name)
+
+
+def test_every_scenario_holds_a_claim():
+    held = {name for rows in (claims.PROTOCOL | claims.SOURCES).values() for place, name in rows if place == "scenario"}
+    assert held == {path.stem for path in (Path(__file__).parent / "scenarios").glob("*.txt")}
 
 
 def test_quorum_and_faults_of_every_size():
@@ -83,6 +124,46 @@ def test_prepares_of_different_views_do_not_add_up():
     assert sent(bench.outputs, COMMIT) == []
 
 
+def test_the_same_prepare_from_one_validator_many_times_is_one():
+    """C&L 4.2: 2f prepares "from different backups"."""
+    bench = Bench(n=7)
+    block = make_proposal(bench.validators)
+    bench.accept(block)
+    bench.votes(PREPARE, block, (2, 2, 2, 3, 3, 2, 1))
+    assert sent(bench.outputs, COMMIT) == []
+    assert len(sent(bench.votes(PREPARE, block, (4,)), COMMIT)) == 1
+
+
+def test_prepare_in_an_unjustified_envelope_still_counts():
+    """protocol.md, "Agreement": the envelope is unsigned, so a wrong one is its sender's fault; the signed Prepare in it counts."""
+    bench = Bench()
+    bench.accept(BLOCK)
+    wrong = PrePrepare(BLOCK, vote(2, PREPARE, BLOCK), (view_change(1, 1),))
+    assert why_unjustified(wrong, 1, V4, V4.voters) is not None
+    assert sent(bench.feed(PrePrepareReceived(wrong)), COMMIT) != []
+
+
+def test_pre_prepare_of_a_far_height_is_not_kept():
+    """C&L 4.2: the sequence number lies "between a low water mark h and a high water mark H": this height, and the next for a while."""
+    bench = Bench()
+    for height in (3, 4, 2**40):
+        bench.propose(make_proposal(V4, height=height))
+    bench.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3))))
+    assert bench.start(3, bytes(32)) == []
+
+
+def test_votes_of_a_decided_height_are_forgotten_with_the_next():
+    """C&L 4.3: messages at or below a stable checkpoint are discarded; each decided height is one."""
+    bench = Bench()
+    bench.accept(BLOCK)
+    bench.votes(PREPARE, BLOCK, (2, 3))
+    bench.votes(COMMIT, BLOCK, (2, 3))
+    assert bench.replica.messages_signed_by(KEYS[2].public)[0] != ()
+    bench.start(2, BLOCK.header.digest())
+    assert bench.replica.messages_signed_by(KEYS[2].public) == ((), ())
+    assert bench.replica.own_messages() == ()
+
+
 def test_decision_needs_q_commits_of_one_view_and_digest():
     """C&L 4.2, committed-local; a certificate has one deciding view."""
     bench = Bench()
@@ -120,6 +201,27 @@ def test_what_was_committed_is_what_every_possible_quorum_of_view_changes_oblige
 
 def SHOWN(*proofs):
     return [(None, (None, None)), *((proof, (proof.view, proof.digest)) for proof in proofs)]
+
+
+@pytest.mark.parametrize("n", range(4, 8))
+def test_view_changes_of_the_honest_alone_are_always_a_choice(n):
+    """protocol.md, "View change": with n-f honest nodes one set of q exists whose highest prepared block can be had.
+
+    Whatever f liars add, with genuine proofs of higher blocks that only they can give or with none, a choice without them is offered.
+    """
+    validators, f, q = validators_of(n), faults_tolerated(n), quorum(n)
+    blocks = [make_proposal(validators, view=view, salt=b"%d" % view) for view in range(3)]
+    proofs = [proof_of(block, view, tuple(range(q))) for view, block in enumerate(blocks)]
+    shows = {i: {p: ViewChange(1, 4, *shown, KEYS[i].public, bytes(64), p) for p, shown in SHOWN(*proofs)} for i in range(n)}
+    for liars in itertools.combinations(range(n), f):
+        for lies in itertools.product((None, *proofs), repeat=f):
+            for honest in (None, proofs[0], proofs[1]):
+                store = ViewChanges(validators)
+                for i in range(n):
+                    said = lies[liars.index(i)] if i in liars else honest if i % 2 else None
+                    store.add(shows[i][said])
+                obtainable = {None, honest and honest.digest}
+                assert any(choice.digest in obtainable for choice in store.choices(4)), (liars, lies)
 
 
 def test_view_change_carries_what_was_prepared():
@@ -187,6 +289,47 @@ def test_faulty_validators_alone_cannot_force_a_view_change():
     bench = Bench(n=7)
     bench.change_views(2**32, (1, 2))
     assert bench.replica.view == 0
+
+
+def test_new_primary_proposes_once_in_a_view():
+    """C&L 4.4: one new-view message for a view; further view changes that come later change nothing, whatever they show."""
+    bench = Bench(me=2)
+    bench.change_views(1, (0, 1))
+    bench.feed(ProposalBuilt(1, make_proposal(V4, view=1)))
+    assert len(sent(bench.outputs, PrePrepare)) == 1
+    outputs = bench.change_views(1, (3,), PROOF) + bench.feed(ProposalBuilt(1, make_proposal(V4, view=1, salt=b"second")))
+    assert sent(outputs, PrePrepare) == of(outputs, BuildProposal) == []
+
+
+def test_block_accepted_in_an_old_view_is_not_voted_for_in_a_new_one_unproposed():
+    """QBFT, new round: nothing is accepted yet; C&L 4.4: only what the new primary proposes is prepared."""
+    bench = Bench()
+    bench.propose(BLOCK)
+    bench.change_views(1, (2, 3))
+    bench.check(BLOCK)
+    bench.votes(PREPARE, BLOCK, (2, 3), view=1)
+    assert sent(bench.outputs, PREPARE) == []
+
+
+def test_view_change_stays_as_it_was_whatever_is_learnt_later():
+    """protocol.md, "Agreement": its proof is attached unsigned and its bytes are frozen once durable."""
+    bench = Bench()
+    bench.accept(BLOCK)
+    (change,) = sent(bench.change_views(1, (2, 3)), ViewChange)
+    assert change.proof is None
+    bench.votes(PREPARE, BLOCK, (1, 2, 3))
+    again = Bench(hard_state=bench.records())
+    assert sent(bench.wait(1_000), ViewChange)[0] == sent(again.wait(0), ViewChange)[0] == change
+
+
+def test_transactions_are_handed_over_once_a_height():
+    """protocol.md, "Timers": on expiry over a transaction it is first handed to the connected primary with one base more, once each."""
+    bench = Bench()
+    bench.feed(BUSY)
+    assert of(bench.wait(1_000), HandOver) == [HandOver()]
+    outputs = [output for _ in range(30) for output in bench.wait(1_000)]
+    assert of(outputs, HandOver) == []
+    assert bench.replica.view == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=30))
