@@ -34,6 +34,7 @@ from medchain.ledger import access, consents, emergencies, epochs, people, recor
 from medchain.ledger.execution import Handler
 from medchain.ledger.kinds import read_operation
 from medchain.ledger.permits import PermitUse
+from medchain.ledger.rotation import RotationRow, founding_row
 from medchain.ledger.rows import decode_row, encode_row
 from medchain.network.framing import Assembler, part_head
 from medchain.network.handshake import Hello, Proof, Refusal, decode_handshake, encode_handshake
@@ -223,6 +224,7 @@ def ledger_decoders() -> dict[str, Decoder]:
         "ledger.kinds:read_operation": Decoder(
             every, read_kind, lambda one: codec.encode([one.KIND, one.operation().payload]), (Malformed, Rejected)
         ),
+        "ledger.rotation:RotationRow.decode": Decoder((founding_row(nouns.genesis()),), RotationRow.decode, None, (InvariantBroken,)),
         "ledger.rows:decode_row": Decoder(
             (encode_row(PermitUse(3, (1, 2), (1,))),), partial(decode_row, PermitUse), encode_row, (InvariantBroken,)
         ),
