@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from medchain import codec
@@ -48,14 +48,25 @@ class Header:
     history_root: bytes
     """Merkle mountain range over all earlier headers' digests."""
     evidence_digest: bytes
+    _encoded: bytes | None = field(init=False, repr=False, compare=False, default=None)
+    _digest: bytes | None = field(init=False, repr=False, compare=False, default=None)
+    """Both computed when first asked for: votes, pins, results and archive all go by the digest."""
 
     def encode(self) -> bytes:
         """Return the canonical bytes."""
-        return codec.encode([getattr(self, name) for name in _HEADER_FIELDS])
+        encoded = self._encoded
+        if encoded is None:
+            encoded = codec.encode([getattr(self, name) for name in _HEADER_FIELDS])
+            object.__setattr__(self, "_encoded", encoded)
+        return encoded
 
     def digest(self) -> bytes:
         """Return the block's digest (32 bytes)."""
-        return tagged_digest("medchain/block", self.encode())
+        digest = self._digest
+        if digest is None:
+            digest = tagged_digest("medchain/block", self.encode())
+            object.__setattr__(self, "_digest", digest)
+        return digest
 
     @classmethod
     def decode(cls, data: bytes) -> Header:
@@ -73,7 +84,7 @@ class Header:
         )
 
 
-_HEADER_FIELDS: Final = tuple(field.name for field in fields(Header))
+_HEADER_FIELDS: Final = tuple(entry.name for entry in fields(Header) if entry.init)
 
 
 @dataclass(frozen=True, slots=True)

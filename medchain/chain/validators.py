@@ -43,6 +43,8 @@ class ValidatorSet:
     """Height at which the set last changed; 0 for the founding set."""
     validators: tuple[Validator, ...]
     _index: dict[bytes, int] = field(init=False, repr=False, compare=False)
+    _digest: bytes | None = field(init=False, repr=False, compare=False, default=None)
+    """Computed when first asked for: every block names the same set twice."""
 
     def __post_init__(self) -> None:
         keys = [validator.consensus_key for validator in self.validators]
@@ -99,7 +101,11 @@ class ValidatorSet:
 
     def digest(self) -> bytes:
         """Return the digest that headers carry."""
-        return tagged_digest("medchain/validators", self.encode())
+        digest = self._digest
+        if digest is None:
+            digest = tagged_digest("medchain/validators", self.encode())
+            object.__setattr__(self, "_digest", digest)
+        return digest
 
 
 def _read_validator(value: Any) -> Validator:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from medchain import codec
@@ -21,10 +22,14 @@ PREPARE: Final = 1
 COMMIT: Final = 2
 _PURPOSES: Final = {PREPARE: domain.PREPARE, COMMIT: domain.COMMIT}
 
+VOTE_BYTES_CACHED_MAX: Final = 1024
+"""All votes of a kind for one block cover the same bytes: those of a few hundred blocks are remembered, about 300 KB."""
+
 Signatures = tuple[tuple[int, bytes], ...]
 """(validator index, signature) in ascending order of the index."""
 
 
+@lru_cache(maxsize=VOTE_BYTES_CACHED_MAX)
 def vote_bytes(network: Domain, kind: int, height: int, view: int, digest: bytes) -> bytes:
     """Return the bytes a validator signs for a prepare or commit."""
     return network.signed_bytes(_PURPOSES[kind], codec.encode([height, view, digest]))

@@ -6,6 +6,8 @@ Knows the rows of hospitals, the validator set and the parameters; knows no pati
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from medchain.chain.genesis import Genesis
 from medchain.chain.parameters import Parameters
@@ -15,6 +17,9 @@ from medchain.ledger import rows
 from medchain.ledger.execution import Execution
 from medchain.ledger.rows import decode_row, encode_row
 from medchain.store.overlay import StateView
+
+VERSIONS_CACHED_MAX: Final = 16
+"""Every block asks for the validators and the parameters, and they change once in months: the latest few are remembered as read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,22 @@ def founding_rows(genesis: Genesis) -> dict[bytes, bytes]:
 
 def validators_of(view: StateView) -> ValidatorSet:
     """Return the validators in force for the next block. Raises InvariantBroken when the state has none: it was never founded."""
-    return ValidatorSet.decode(_founded(view, rows.VALIDATORS))
+    return _read_validators(_founded(view, rows.VALIDATORS))
 
 
 def parameters_of(view: StateView) -> Parameters:
     """Return the parameters in force for the next block. Raises InvariantBroken when the state was never founded."""
-    return Parameters.decode(_founded(view, rows.PARAMETERS))
+    return _read_parameters(_founded(view, rows.PARAMETERS))
+
+
+@lru_cache(maxsize=VERSIONS_CACHED_MAX)
+def _read_validators(stored: bytes) -> ValidatorSet:
+    return ValidatorSet.decode(stored)
+
+
+@lru_cache(maxsize=VERSIONS_CACHED_MAX)
+def _read_parameters(stored: bytes) -> Parameters:
+    return Parameters.decode(stored)
 
 
 def _founded(view: StateView, key: bytes) -> bytes:

@@ -18,7 +18,7 @@ CODE_BYTES_MAX: Final = 32
 """A code is one coarse word or two; a sentence does not fit."""
 CODE_DIGITS_MAX: Final = 5
 """Fewer digits than a birth date, a telephone or an identity number has, so that none of them passes for a code."""
-_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
+_CODE: Final = re.compile(rf"[A-Za-z](?:[A-Za-z_-]*[0-9]){{0,{CODE_DIGITS_MAX}}}[A-Za-z_-]*\Z")
 
 PURPOSES: Final = ("TREAT", "HPAYMT", "HOPERAT", "HRESCH", "ETREAT", "BTG", "PATRQT")
 """Purposes of use (HL7 v3 PurposeOfUse, as named in ledger.md, "Consent")."""
@@ -36,7 +36,7 @@ def as_code(value: Any, what: str) -> str:
     Raises Malformed.
     """
     text = codec.as_text(value, what, CODE_BYTES_MAX)
-    if _CODE.match(text) is None or sum(character.isdigit() for character in text) > CODE_DIGITS_MAX:
+    if _CODE.match(text) is None:
         raise Malformed(f"{what} must be a short code of letters, digits, '-' and '_' with at most {CODE_DIGITS_MAX} digits")
     return text
 

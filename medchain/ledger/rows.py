@@ -36,6 +36,7 @@ The key ranges of all subjects stand here on one page, because no two may overla
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from medchain import codec
@@ -84,21 +85,38 @@ INDEX: Final = b"\x00"
 ROW_BYTES_MAX: Final = 64 * 1024
 """Far above the largest row (a hospital with its certificate, below 16 kB)."""
 
+ROWS_CACHED_MAX: Final = 4_096
+"""Rows remembered as read: usual ones take a few hundred bytes, so about 2 MB, and 64 MB if all were hospitals with the largest
+certificates."""
+
 Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def encode_row(row: DataclassInstance) -> bytes:
     """Return the stored bytes of a row dataclass: its field values in order."""
-    return codec.encode([getattr(row, field.name) for field in fields(row)])
+    return codec.encode([getattr(row, name) for name in _names(type(row))])
 
 
 def decode_row(kind: type[Row], data: bytes) -> Row:
     """Return the row of stored bytes; lists come back as tuples. Raises InvariantBroken when they are not such a row."""
+    row: Row = _read_row(kind, data)
+    return row
+
+
+@lru_cache(maxsize=64)
+def _names(kind: type[DataclassInstance]) -> tuple[str, ...]:
+    """Return the names of the fields, which `dataclasses.fields` gathers anew in each call."""
+    return tuple(field.name for field in fields(kind))
+
+
+@lru_cache(maxsize=ROWS_CACHED_MAX)
+def _read_row(kind: Any, data: bytes) -> Any:
+    """Read a row once: a block looks at the same hospitals, people and consents again and again, and rows never change."""
     try:
         values = codec.decode(data, bytes_max=ROW_BYTES_MAX, depth_max=4)
     except Malformed as error:
         raise InvariantBroken(f"a stored {kind.__name__} cannot be read: {error.message}") from error
-    if type(values) is not list or len(values) != len(fields(kind)):
+    if type(values) is not list or len(values) != len(_names(kind)):
         raise InvariantBroken(f"a stored {kind.__name__} has another number of fields")
     return kind(*[_frozen(value) if type(value) is list else value for value in values])
 

@@ -31,16 +31,16 @@ def other_value(name: str) -> Any:
     return value + "x" if isinstance(value, str) else bytes((value[0] ^ 1,)) + value[1:]
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Header)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Header) if field.init])
 def test_the_digest_of_a_header_covers_each_field(name: str) -> None:
     changed = replace(HEADER, **{name: other_value(name)})
     assert changed.encode() != HEADER.encode()
     assert changed.digest() != HEADER.digest()
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Header)][5:])
+@pytest.mark.parametrize("name", [field.name for field in fields(Header) if field.init][5:])
 def test_two_digests_of_a_header_do_not_stand_for_each_other(name: str) -> None:
-    for other in [field.name for field in fields(Header)][5:]:
+    for other in [field.name for field in fields(Header) if field.init][5:]:
         exchanged = replace(HEADER, **{name: getattr(HEADER, other), other: getattr(HEADER, name)})
         assert (exchanged.digest() == HEADER.digest()) == (getattr(HEADER, name) == getattr(HEADER, other))
 
@@ -207,7 +207,7 @@ def test_frozen_blocks_do_not_change(vector: dict[str, Any]) -> None:
 
 
 def header_values(header: Header) -> dict[str, Any]:
-    return {field.name: getattr(header, field.name) for field in fields(Header)}
+    return {field.name: getattr(header, field.name) for field in fields(Header) if field.init}
 
 
 def test_frozen_digests_of_nothing_do_not_change() -> None:
