@@ -63,6 +63,7 @@ class Instance:
         self.rotation = started.rotation
         self._started = started
         self._own = b"" if key is None else key.public
+        self._is_voter = self.validators.is_voter(self._own)
         self._around = surroundings
         self.promises = Promises(network, key, started.height, started.hard_state)
         self.tally = Tally(started.validators)
@@ -94,7 +95,7 @@ class Instance:
     @property
     def may_sign(self) -> bool:
         """Answer whether this node votes at this height now."""
-        return self._around.is_voting_allowed and self.validators.is_voter(self._own) and self.certificate is None
+        return self._around.is_voting_allowed and self._is_voter and self.certificate is None
 
     @property
     def may_sign_in_view(self) -> bool:
@@ -220,6 +221,13 @@ class Instance:
                 return outputs
             outputs += produced
         raise InvariantBroken("the rules of agreement do not settle")
+
+    def pass_time(self) -> list[Output]:
+        """Apply the rules after time alone has passed. Of all rules only the timer's looks at it, so before the deadline none can apply.
+
+        A tick comes every few milliseconds and a decision a few times a second, so nearly every tick ends here.
+        """
+        return self.advance() if self.timer.is_expired(self._around.monotonic_ms) else []
 
     def _apply_first_rule(self) -> list[Output] | None:
         if self.certificate is not None:

@@ -55,12 +55,16 @@ class Promises:
     @property
     def joined_view(self) -> int:
         """The view of the newest own view change: nothing below it is ever signed again."""
-        return max(self._view_changes, default=0)
+        return max(self._view_changes) if self._view_changes else 0
 
     @property
     def highest_view(self) -> int:
         """The highest view in which anything was signed."""
-        return max([self.joined_view, *(view for _, view in self._votes)])
+        highest = self.joined_view
+        for _, view in self._votes:
+            if view > highest:
+                highest = view
+        return highest
 
     @property
     def is_bound_to_certificate(self) -> bool:

@@ -106,11 +106,12 @@ class Replica:
         """
         alarms = self._find_unknown_own(event)
         outputs = self._take(event)
+        is_tick = isinstance(event, Ticked)
         if self._instance is not None:
-            outputs += self._instance.advance()
-        if isinstance(event, Ticked):
+            outputs += self._instance.pass_time() if is_tick else self._instance.advance()
+        if is_tick:
             outputs += self._resend()
-        return [*alarms, *outputs]
+        return [*alarms, *outputs] if alarms else outputs
 
     def _take(self, event: Input) -> list[Output]:
         """Dispatch one event."""

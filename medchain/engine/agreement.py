@@ -77,7 +77,8 @@ class Agreement:
         self._awaited: Certificate | None = None
         self._inputs: deque[Input] = deque()
         self._is_feeding = False
-        self._situation: events.SituationChanged | None = None
+        self._situation: tuple[bool, bool, bool, bool] | None = None
+        """What the replica was told last, in the order of the fields of SituationChanged."""
         self._is_voting_allowed = False
         self.is_copied = False
         """Whether another holder of this node's key showed itself: then it never votes again in this process."""
@@ -384,12 +385,12 @@ class Agreement:
         primary = self.replica.primary_key()
         is_own = primary == self._own
         is_waiting = len(self._pool) > 0
-        situation = events.SituationChanged(
-            is_work_known_to_primary=is_waiting if is_own else self._gossip.knows_any(primary),
-            is_work_waiting=is_waiting,
-            is_primary_connected=is_own or self._gossip.is_connected(primary),
-            is_heartbeat_due=self.proposer.is_heartbeat_due(),
+        situation = (
+            is_waiting if is_own else self._gossip.knows_any(primary),
+            is_waiting,
+            is_own or self._gossip.is_connected(primary),
+            self.proposer.is_heartbeat_due(),
         )
         if situation != self._situation:
             self._situation = situation
-            self.feed(situation)
+            self.feed(events.SituationChanged(*situation))

@@ -26,6 +26,7 @@ from medchain.engine.gossip import LIST_ENTRIES_MAX, Gossip
 from medchain.engine.mempool import POOL_BYTES_MAX, Mempool, PoolEntry
 from medchain.engine.queries import READS, Reading
 from medchain.engine.ready import (
+    NOTHING_TO_DO,
     Accepted,
     Answered,
     BlockDecided,
@@ -209,7 +210,8 @@ class Engine:
             self._sync.announce()
             self._sync.ask()
         sends, replies = self._turn.take()
-        return Ready(self._staged.take_batch(), sends, replies)
+        batch = self._staged.take_batch()
+        return Ready(batch, sends, replies) if sends or replies or batch else NOTHING_TO_DO
 
     def _take(self, event: Event) -> None:
         match event:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from medchain.chain.receipt import Receipt
 from medchain.chain.transaction import Transaction
@@ -157,3 +157,7 @@ class Ready:
     """2. Tell peers: losing one is allowed, altering one is not."""
     replies: tuple[Reply, ...] = ()
     """3. Answer local clients and subscribers."""
+
+
+NOTHING_TO_DO: Final = Ready()
+"""What most ticks lead to."""

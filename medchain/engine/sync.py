@@ -102,7 +102,11 @@ class Sync:
 
     def best_height(self) -> int:
         """Return the highest height that a peer in good standing claims, or the own one."""
-        return max([self._chain.height, *(record.height for peer, record in self._peers.items() if not self._is_aside(peer))])
+        best, now_ms = self._chain.height, self._turn.monotonic_ms
+        for record in self._peers.values():
+            if record.height > best and record.aside_until_ms <= now_ms:
+                best = record.height
+        return best
 
     def is_catching_up(self) -> bool:
         """Answer whether blocks are being fetched."""

@@ -53,6 +53,8 @@ class Turn:
 
     def take(self) -> tuple[tuple[Envelope, ...], tuple[Reply, ...]]:
         """Return what was gathered, and begin anew."""
+        if not self._sends and not self._replies:
+            return (), ()
         sends, replies = tuple(self._sends), tuple(self._replies)
         self._sends.clear()
         self._replies.clear()
