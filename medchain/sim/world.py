@@ -272,6 +272,8 @@ class World:
         except Exception as error:
             self._stopped(node, "a turn", error)
             return
+        if not ready.batch.operations and not ready.send and not ready.replies:
+            return  # most turns are ticks after which nothing is due: no crash point is in them and nothing leaves the node
         node.writing = ready
         if ready.batch:
             self.after(node.sync_us, lambda: self._finish_turn(node, incarnation))
@@ -357,6 +359,8 @@ class World:
     def _frames(self, node: Node, envelopes: tuple[Envelope, ...]) -> list[tuple[int, PeerMessage, bytes]]:
         """Return (peer, message, bytes) for every connected receiver, in order."""
         frames: list[tuple[int, PeerMessage, bytes]] = []
+        if not envelopes:
+            return frames
         connected = [peer for peer in range(self.plan.nodes) if self.wiring.is_up(node.index, peer)]
         for envelope in envelopes:
             data = encode_message(envelope.message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from medchain.chain.block import Block
 from medchain.chain.domain import Domain
 from medchain.chain.genesis import Genesis
 from medchain.chain.transaction import Transaction
@@ -39,6 +40,8 @@ class Case:
     validators: ValidatorSet = field(init=False)
     _verified: dict[tuple[bytes, bytes, bytes], bool] = field(default_factory=dict)
 
+    _blocks: dict[bytes, Block] = field(default_factory=dict)
+
     def __post_init__(self) -> None:
         self.network = self.genesis.domain()
         self.validators = self.genesis.validators()
@@ -59,11 +62,24 @@ class Case:
         return index is not None and index not in self.faulty
 
     def are_valid(self, items: list[tuple[bytes, bytes, bytes]]) -> bool:
-        """Verify signatures, with a memory of the judge's own: the nodes' shared one is part of what is judged."""
-        unknown = [item for item in items if item not in self._verified]
-        for item, is_valid in zip(unknown, verify_many(unknown), strict=True):
-            self._verified[item] = is_valid
-        return all(self._verified[item] for item in items)
+        """Answer whether signatures are genuine, by what the judge saw being signed; whatever it did not see, it verifies itself.
+
+        The nodes' shared memory of verified signatures is part of what is judged and never asked.
+        """
+        return all(self.signing.was_made(item) or self._is_valid(item) for item in items)
+
+    def _is_valid(self, item: tuple[bytes, bytes, bytes]) -> bool:
+        known = self._verified.get(item)
+        if known is None:
+            known = self._verified[item] = verify_many((item,))[0]
+        return known
+
+    def block(self, data: bytes) -> Block:
+        """Return the block of stored bytes, read once however many stores hold it and judges ask. Raises Malformed."""
+        block = self._blocks.get(data)
+        if block is None:
+            block = self._blocks[data] = Block.decode(data)
+        return block
 
     def votes_of(self, height: int, view: int, digest: bytes, signatures: Signatures, kind: int) -> list[Vote]:
         """Return the signatures of a certificate (COMMIT) or a proof (PREPARE) as votes; unknown places are left out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from medchain.chain.block import Block
 from medchain.chain.certificate import Certificate
 from medchain.errors import Malformed
 from medchain.sim.checkers.case import Case, Ending
@@ -19,6 +18,7 @@ class Certificates:
     def __init__(self, case: Case) -> None:
         self._case = case
         self._sound_blocks: set[bytes] = set()
+        self._sound_certificates: set[tuple[int, bytes, bytes]] = set()
 
     def on_turn(self, turn: Turn) -> None:
         """Check the certificates of a batch against the digests of the same batch."""
@@ -56,6 +56,8 @@ class Certificates:
         if data is None or digest is None:
             self._case.find(NAME, f"node {node} decided height {height} without " + ("a certificate" if data is None else "a block"))
             return
+        if (height, digest, data) in self._sound_certificates:
+            return
         try:
             certificate = Certificate.decode(data)
             items = certificate.verifications(self._case.network, self._case.validators)
@@ -66,6 +68,8 @@ class Certificates:
             self._case.find(NAME, f"node {node}'s certificate of height {height} is of another block")
         elif not self._case.are_valid(items):
             self._case.find(NAME, f"node {node}'s certificate of height {height} holds a forged signature")
+        else:
+            self._sound_certificates.add((height, digest, data))
 
     def _check_block(self, node: int, height: int, digest: bytes, parent: bytes | None, data: bytes | None) -> bytes:
         """Check a block's bytes once for all nodes; return its digest, the next block's parent."""
@@ -76,7 +80,7 @@ class Certificates:
         if identity in self._sound_blocks:
             return digest
         try:
-            block = Block.decode(data)
+            block = self._case.block(data)
         except Malformed as error:
             self._case.find(NAME, f"node {node}'s block {height}: {error.message}")
             return digest

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from medchain.chain.block import Block
 from medchain.engine.ready import Accepted, TransactionsExpired
 from medchain.errors import Malformed
 from medchain.sim.checkers.case import Case, Ending
@@ -77,7 +76,7 @@ class Durability:
         if known is None:
             data = store.get(layout.body_key(digest))
             try:
-                known = () if data is None else tuple([identity for identity, _ in Block.decode(data).entries])
+                known = () if data is None else tuple([identity for identity, _ in self._case.block(data).entries])
             except Malformed:
                 known = ()  # the certificates checker tells of unreadable blocks
             self._blocks[digest] = known
