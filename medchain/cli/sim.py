@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from medchain.cli import output
+from medchain.cli import explore, output
 from medchain.errors import Rejected
 from medchain.sim.faults import NODES_MAX, NODES_MIN
 from medchain.sim.report import SeedReport, Summary, describe, describe_seed
@@ -49,10 +49,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
     run_parser.add_argument("--trace", action="store_true", help="with --seed: print everything that happened")
     run_parser.add_argument("--keep-going", action="store_true", help="go on after a violation (default: stop at the first)")
+    explore.configure(
+        verbs.add_parser(
+            "explore",
+            help="explore agreement exhaustively within bounds",
+            description="Explore every history of agreement on one height among four nodes within the bounds: real replicas, any order, "
+            "loss and repetition of messages, a timer or a crash at any moment, a liar that says anything. Exit code 4 when a promise "
+            "was broken; the shortest story that breaks it is told.",
+        )
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the chosen verb; return its exit code."""
+    if arguments.verb == "explore":
+        return explore.run(arguments)
     _check_range("--nodes", arguments.nodes, 4, 10)
     _check_range("--seeds", arguments.seeds, 1, SEEDS_MAX)
     _check_range("--jobs", arguments.jobs, 0, JOBS_MAX)
