@@ -220,7 +220,7 @@ def start_replica(key: SigningKey | None) -> Replica:
 
 def height_started(universe: Universe, records: tuple[HardState, ...] = ()) -> HeightStarted:
     """Return the event that begins the explored height."""
-    return HeightStarted(HEIGHT, universe.validators, universe.parameters, WALL_MS - 1_000, PARENT, records)
+    return HeightStarted(HEIGHT, universe.validators, universe.validators.voters, universe.parameters, WALL_MS - 1_000, PARENT, records)
 
 
 def forget(replica: Replica) -> None:

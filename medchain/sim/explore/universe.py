@@ -81,7 +81,7 @@ class Universe:
         keys = sorted((SigningKey(bytes([7 + number]) * 32) for number in range(bounds.nodes)), key=lambda key: key.public)
         self.validators = ValidatorSet(0, tuple(Validator(key.public, bytes(32)) for key in keys))
         by_public = {key.public: key for key in keys}
-        self.keys = tuple(by_public[primary(self.validators, HEIGHT, view)] for view in range(bounds.nodes))
+        self.keys = tuple(by_public[primary(self.validators.voters, HEIGHT, view)] for view in range(bounds.nodes))
         """By node."""
         self.node_of = {key.public: node for node, key in enumerate(self.keys)}
         self.places = tuple(self.validators.keys.index(key.public) for key in self.keys)
