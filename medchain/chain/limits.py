@@ -31,8 +31,8 @@ BLOCK_BYTES_HARD_MAX: Final = 8 * 1024 * 1024
 """Upper bound of the parameter `block_bytes_max`, half of what the codec reads at once."""
 VALIDATORS_MAX: Final = 128
 """A vote set is quadratic in messages; beyond this another protocol is wanted."""
-LATE_COMMITS_MAX: Final = 2 * VALIDATORS_MAX * VALIDATORS_MAX
-"""Late commits of the last K = 2n heights."""
+LATE_COMMITS_MAX: Final = VALIDATORS_MAX
+"""Late commits of one block: at most one a validator."""
 EVIDENCE_MAX: Final = 16
 EVIDENCE_BYTES_MAX: Final = 64 * 1024
 EVENTS_MAX: Final = 256

@@ -142,6 +142,14 @@ class CertificateLearned:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionAdopted:
+    """The block decided at this height was executed and becomes durable with this turn: the moment for a late commit, if none was signed.
+
+    Not fed for heights that others left long ago: nobody needs to hear that this node caught up with them.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class VotingAllowed:
     """False until the amnesia check is passed, while an observer, or after seeing a vote of its own that it never sent."""
 
@@ -159,6 +167,7 @@ Input = (
     | BlockHeld
     | SituationChanged
     | CertificateLearned
+    | DecisionAdopted
     | VotingAllowed
 )
 

@@ -206,6 +206,18 @@ class Instance:
         is_new = certificate.height == self.height and self.certificate is None
         return self._certify(certificate) if is_new and len(certificate.commits) == self.validators.quorum else []
 
+    def commit_late(self) -> list[Output]:
+        """Sign a commit in the deciding view, after the fact: slow is not dead. Never below an own promise, nor without the block."""
+        certificate = self.certificate
+        if certificate is None or not self._around.is_voting_allowed or not self.validators.is_voter(self._own):
+            return []
+        view, digest = certificate.view, certificate.digest
+        if self.promises.vote_in(COMMIT, view) is not None or self.promises.highest_view > view:
+            return []
+        vote, records = self.promises.commit_late(view, digest)
+        self.tally.add(vote)
+        return [*records, Broadcast(vote)]
+
     def forget_build(self) -> None:
         """Voting stopped: a block asked for meanwhile will not be proposed, and is asked for again when voting resumes."""
         self._is_build_asked = False
@@ -377,14 +389,9 @@ class Instance:
 
     def _certify(self, certificate: Certificate) -> list[Output]:
         """End the height; one's own late commit goes with it when the decision becomes durable in the same turn (DESIGN.md)."""
-        view, digest = certificate.view, certificate.digest
-        is_late = self.may_sign and self.promises.vote_in(COMMIT, view) is None and self.promises.highest_view <= view
-        outputs: list[Output] = []
-        if is_late and self._proposals.is_valid(digest):
-            vote, records = self.promises.commit_late(view, digest)
-            outputs += [*records, Broadcast(vote)]
         self.certificate = certificate
         self.timer.stop()
+        outputs = self.commit_late() if self._proposals.is_valid(certificate.digest) else []
         return [*outputs, Decided(certificate)]
 
     def _enter_view(self, view: int) -> None:

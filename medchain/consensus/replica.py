@@ -18,6 +18,7 @@ from medchain.consensus.events import (
     BlockHeld,
     Broadcast,
     CertificateLearned,
+    DecisionAdopted,
     HeightStarted,
     Input,
     Output,
@@ -83,6 +84,10 @@ class Replica:
         """Return the own messages of the undecided height, for a peer that just connected."""
         return () if self._instance is None else self._instance.own_messages()
 
+    def commits_of(self, digest: bytes) -> tuple[Vote, ...]:
+        """Return the commits of this height counted for a block, the newest of each validator, in key order."""
+        return () if self._instance is None else self._instance.tally.newest_of(COMMIT, digest)
+
     def messages_signed_by(self, key: bytes) -> tuple[tuple[Vote, ...], tuple[ViewChange, ...]]:
         """Return the votes and view changes held of `key` above the decided height (the answer to its amnesia check)."""
         if self._instance is None:
@@ -140,6 +145,8 @@ class Replica:
                 self._take_held(proposal)
             case CertificateLearned(certificate):
                 return [] if self._instance is None else self._instance.add_certificate(certificate)
+            case DecisionAdopted():
+                return [] if self._instance is None else self._instance.commit_late()
             case _:
                 assert_never(event)
         return []

@@ -75,6 +75,12 @@ class Tally:
         rows = [(index, group[key].signature) for index, key in enumerate(self._validators.keys) if key in group]
         return tuple(rows[: self._validators.quorum])
 
+    def newest_of(self, kind: int, digest: bytes) -> tuple[Vote, ...]:
+        """Return the newest vote of this kind for this digest of each validator that cast one, in key order."""
+        found = (self._of_signer.get((kind, key), {}).values() for key in self._validators.keys)
+        fitting = ([vote for vote in votes if vote.digest == digest] for votes in found)
+        return tuple(max(votes, key=lambda vote: vote.view) for votes in fitting if votes)
+
     def votes_of(self, signer: bytes, kind: int | None = None) -> tuple[Vote, ...]:
         """Return the votes held of one signer, by kind and view."""
         found = [vote for (held, key), kept in self._of_signer.items() if key == signer and kind in (None, held) for vote in kept.values()]

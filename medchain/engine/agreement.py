@@ -15,7 +15,7 @@ from medchain import codec
 from medchain.chain.block import Block
 from medchain.chain.certificate import Certificate
 from medchain.chain.transaction import Transaction
-from medchain.chain.vote import ViewChange, Vote
+from medchain.chain.vote import COMMIT, ViewChange, Vote
 from medchain.consensus import events
 from medchain.consensus.events import Input, Output
 from medchain.consensus.messages import PrePrepare
@@ -27,6 +27,7 @@ from medchain.engine.decided import DecidedChain, Executed, damaged
 from medchain.engine.executor import Executor
 from medchain.engine.fetching import Fetching
 from medchain.engine.gossip import Gossip
+from medchain.engine.late import LateCommits
 from medchain.engine.mempool import Mempool
 from medchain.engine.proposer import Proposer
 from medchain.engine.sync import Sync
@@ -71,7 +72,8 @@ class Agreement:
         self._own = b"" if key is None else key.public
         self._adopt = adopt
         self.replica = Replica(chain.network, key)
-        self.proposer = Proposer(chain, pool, executor, turn, self._own)
+        self.late = LateCommits(chain, verifier)
+        self.proposer = Proposer(chain, pool, self.late, executor, turn, self._own)
         self.fetching = Fetching(turn, lambda: gossip.peers)
         self._held: dict[bytes, Block] = {}
         self._awaited: Certificate | None = None
@@ -136,7 +138,7 @@ class Agreement:
             case events.Persist(record):
                 self._persist(record)
             case events.Broadcast(message):
-                self._turn.broadcast(message)
+                self._broadcast(message)
             case events.BuildProposal():
                 self.proposer.ask(output)
             case events.CheckProposal():
@@ -158,6 +160,13 @@ class Agreement:
                 )
             case _:
                 assert_never(output)
+
+    def _broadcast(self, message: PrePrepare | Vote | ViewChange) -> None:
+        """Tell all peers. With a late commit comes first where this node stands, else they take it for a question and send the block."""
+        if isinstance(message, Vote) and message.height <= self._chain.height:
+            self.late.keep((message,))
+            self._sync.announce()
+        self._turn.broadcast(message)
 
     def _persist(self, record: events.HardState) -> None:
         if hardstate.height_of(record) > self._chain.height:  # a late commit of a height that this turn decided is not needed any more
@@ -238,7 +247,11 @@ class Agreement:
             except Rejected as refusal:
                 raise InvariantBroken(f"a certified block cannot be executed here: {refusal}") from refusal
         self._awaited = None
+        counted = self.replica.commits_of(certificate.digest)
         self._adopt(executed, certificate)
+        self.late.keep(counted)
+        if certificate.height > self._sync.credible_height() - self._chain.parameters.rotation_window(len(self._chain.validators)):
+            self.feed(events.DecisionAdopted())
         self._executor.forget()
         self.fetching.clear()
         self._held.clear()
@@ -264,7 +277,7 @@ class Agreement:
         """Take a vote, a view change or a pre-prepare: verified, then handed on; a decided height is answered with its block."""
         head = self._chain.height
         if message.height <= head:
-            self._sync.answer_late(peer, message.height)
+            self._take_decided(peer, message)
             return
         self._sync.hint(peer, message.height - 1)
         if message.height > head + 2 or (message.height == head + 2 and isinstance(message, ViewChange)):
@@ -278,6 +291,14 @@ class Agreement:
                     self.feed(events.ViewChangeReceived(message))
             case PrePrepare():
                 self._take_pre_prepare(peer, message)
+
+    def _take_decided(self, peer: bytes, message: ConsensusMessage) -> None:
+        """A message about a decided height: a late commit, or the question of one who has not decided it yet."""
+        is_commit = isinstance(message, Vote) and message.kind == COMMIT
+        if isinstance(message, Vote) and not self.late.take(message):
+            self._turn.accuse(peer, "it sent a forged signature")
+        elif not is_commit or not self._sync.has_decided(peer, message.height):
+            self._sync.answer_late(peer, message.height)
 
     def _take_pre_prepare(self, peer: bytes, message: PrePrepare) -> None:
         validators, network = self._chain.validators, self._chain.network

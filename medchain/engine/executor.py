@@ -16,9 +16,11 @@ from medchain.chain.limits import PROTOCOL_VERSION
 from medchain.chain.receipt import receipts_root
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.validators import ValidatorSet
+from medchain.chain.vote import Vote
 from medchain.consensus.rotation import primary
 from medchain.engine.admission import check_window
 from medchain.engine.decided import DecidedChain, Executed
+from medchain.engine.late import check_late_commits
 from medchain.engine.verification import Verifier
 from medchain.errors import Malformed, Rejected
 from medchain.ledger.apply import Applied, BlockContext, Carried, apply_block, check_form, weight_of
@@ -31,7 +33,7 @@ REFUSALS: Final[dict[str, str]] = {
     "block.validators": "The block names other validators than those in force.",
     "block.history": "The block's history is not that of the decided chain.",
     "block.last-commit": "The block does not carry a valid certificate of its parent.",
-    "block.late-commits": "The block carries late commits, which this version does not know.",
+    "block.late-commits": "The block carries a late commit that is forged, too old, no news, or out of order.",
     "block.evidence": "The block carries evidence, which this version does not know.",
     "block.too-large": "The block has more bytes or transactions than allowed.",
     "block.too-heavy": "The block is more work than a block may hold.",
@@ -59,11 +61,13 @@ class Executor:
         """Drop all results: the head moved."""
         self._results.clear()
 
-    def build(self, view: int, time_ms: int, proposer: bytes, transactions: Sequence[Transaction]) -> Executed:
-        """Return a fresh block of (height after the head, view) with these transactions, executed."""
+    def build(
+        self, view: int, time_ms: int, proposer: bytes, transactions: Sequence[Transaction], late: tuple[Vote, ...] = ()
+    ) -> Executed:
+        """Return a fresh block of (height after the head, view) with these transactions and late commits, executed."""
         chain = self._chain
         height = chain.height + 1
-        last_commit = LastCommit(chain.certificate)
+        last_commit = LastCommit(chain.certificate, late)
         applied = self._apply(height, time_ms, transactions, last_commit, ())
         update = chain.tree.preview(applied.changes)
         header = Header(
@@ -126,19 +130,20 @@ class Executor:
 
     def _check_last_commit(self, block: Block) -> None:
         """The parent's certificate, by the parent's validators; block 1 has none, since nobody certifies block 0."""
-        if block.last_commit.late:
-            raise Rejected("block.late-commits", "late commits are not carried in this version")
         if block.evidence:
             raise Rejected("block.evidence", "evidence is not carried in this version")
         chain, certificate = self._chain, block.last_commit.certificate
         if certificate is None:
             if chain.height:
                 raise Rejected("block.last-commit", "the block lacks the certificate of its parent")
+            if block.last_commit.late:
+                raise Rejected("block.late-commits", "block 1 carries late commits, but nothing was decided before it")
             return
         if (certificate.height, certificate.digest) != (chain.height, chain.digest) or chain.height == 0:
             raise Rejected("block.last-commit", "the block carries the certificate of another block than its parent")
         if not self.is_certified(certificate, chain.head_validators):
             raise Rejected("block.last-commit", "the certificate of the block's parent does not hold")
+        check_late_commits(chain, self._verifier, block.last_commit)
 
     def is_certified(self, certificate: Certificate, validators: ValidatorSet) -> bool:
         """Answer whether a certificate holds under a validator set."""

@@ -108,6 +108,17 @@ class Sync:
                 best = record.height
         return best
 
+    def has_decided(self, peer: bytes, height: int) -> bool:
+        """Answer whether a peer says that it has decided this height."""
+        record = self._peers.get(peer)
+        return record is not None and record.height >= height
+
+    def credible_height(self) -> int:
+        """Return the greatest height that f + 1 peers in good standing claim to have decided, so an honest one did, or the own one."""
+        claims = sorted((record.height for peer, record in self._peers.items() if not self._is_aside(peer)), reverse=True)
+        faults = self._chain.validators.faults_tolerated
+        return max(self._chain.height, claims[faults] if faults < len(claims) else 0)
+
     def is_catching_up(self) -> bool:
         """Answer whether blocks are being fetched."""
         return self._request is not None or bool(self._waiting)

@@ -84,6 +84,7 @@ def _of_message(message: PeerMessage, network: Domain, validators: ValidatorSet 
             return view_change_verifications(message, network, validators)
         case PrePrepare():
             items = [message.prepare.verification(network)]
+            items += [vote.verification(network) for vote in message.proposal.last_commit.late]
             for change in message.view_changes:
                 items += view_change_verifications(change, network, validators)
             return items

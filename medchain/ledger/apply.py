@@ -20,7 +20,7 @@ from medchain.ledger.emergencies import apply_due
 from medchain.ledger.execution import NOTHING_CARRIED, ORDINARY_LANE, URGENT_LANE, BlockContext, Carried, Execution
 from medchain.ledger.hospitals import founding_rows, parameters_of, validators_of
 from medchain.ledger.kinds import check_form, lane_of, read_operation, weight_of
-from medchain.ledger.rotation import founding_row, rotation_of, take_carried
+from medchain.ledger.rotation import founding_row, rotation_of, signed_heights, take_carried
 from medchain.ledger.rows import ROTATION, uint64
 from medchain.store.overlay import Overlay, StateView
 
@@ -37,6 +37,7 @@ __all__ = [
     "lane_of",
     "parameters_of",
     "rotation_of",
+    "signed_heights",
     "validators_of",
     "weight_of",
 ]

@@ -17,7 +17,6 @@ other rooms define, except where the table says so.
     p/ transaction id                                  accepted pool entry
     y/ n u8 level u64 index; y/ p                      history mountain range: nodes; count and peaks
     e/ u8 length, subject, u64 height, u32 index       event about the subject
-    l/ u64 height, u32 validator index                 late commit
     x/ name                                            release counts, emergency numbers
     d/ digest                                          evidence of misbehaviour
 
@@ -43,13 +42,12 @@ HARD_STATE: Final = b"v/"
 POOL: Final = b"p/"
 HISTORY: Final = b"y/"
 EVENT: Final = b"e/"
-LATE_COMMIT: Final = b"l/"
 RELEASE: Final = b"x/"
 EVIDENCE: Final = b"d/"
 
 RANGES: Final = (
-    META, BLOCK, BODY, CERTIFICATE, RECEIPTS, HEIGHT_BY_DIGEST, TRANSACTION, STATE, HARD_STATE, POOL, HISTORY, EVENT, LATE_COMMIT,
-    RELEASE, EVIDENCE,
+    META, BLOCK, BODY, CERTIFICATE, RECEIPTS, HEIGHT_BY_DIGEST, TRANSACTION, STATE, HARD_STATE, POOL, HISTORY, EVENT, RELEASE,
+    EVIDENCE,
 )  # fmt: skip
 """Every range; none is a prefix of another."""
 
@@ -156,11 +154,6 @@ def event_prefix(subject: bytes) -> bytes:
     if not 1 <= len(subject) <= SUBJECT_BYTES_MAX:
         raise InvariantBroken(f"an event subject has 1 to {SUBJECT_BYTES_MAX} bytes, not {len(subject)}")
     return EVENT + bytes((len(subject),)) + subject
-
-
-def late_commit_key(height: int, validator_index: int) -> bytes:
-    """Return the key of a commit for a decided height that came after its certificate."""
-    return LATE_COMMIT + uint64(height) + uint32(validator_index)
 
 
 def release_key(name: bytes) -> bytes:

@@ -36,7 +36,6 @@ def test_every_key_fits_the_contract_and_its_range() -> None:
         layout.POOL: layout.pool_key(digest),
         layout.HISTORY: layout.history_node_key(63, 2**63),
         layout.EVENT: layout.event_key(b"s" * 255, 7, 1),
-        layout.LATE_COMMIT: layout.late_commit_key(7, 3),
         layout.RELEASE: layout.release_key(b"name"),
         layout.EVIDENCE: layout.evidence_key(digest),
     }
