@@ -39,6 +39,8 @@ PEER_PORT_OFFSET: Final = 100
 FILE_NAME: Final = "testnet.json"
 PASSPHRASE_FILE_NAME: Final = "passphrase"
 FILE_BYTES_MAX: Final = 64 * 1024
+_DOCUMENT_NAMES: Final = ("medchain_testnet", "chain_id", "hospitals")
+_SEAT_NAMES: Final = ("name", "rpc_port", "peer_port")
 _CHOSEN_PORTS: Final = tuple(base for base in range(20_000, 32_000, 10) if base // 100 % 2 == 0)
 """Bases tried when the caller lets us choose: below the ports that systems hand out for outgoing connections, and so many that networks
 which choose at the same moment rarely choose alike (the ports are bound only a second later, when the keys are made)."""
@@ -171,6 +173,7 @@ def load_plan(folder: Path) -> Plan:
         raise Rejected("testnet.missing", f"There is no test network in {folder}: start one with `medchain testnet up`.") from None
     try:
         document = json.loads(text)
+        _refuse_unknown(file, [(document, _DOCUMENT_NAMES), *[(row, _SEAT_NAMES) for row in document["hospitals"]]])
         seats = tuple(_read_seat(folder, row) for row in document["hospitals"])
         return Plan(folder, str(document["chain_id"]), seats)
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -191,6 +194,14 @@ def check_ports(seats: Sequence[Seat]) -> None:
         for port in (seat.rpc_port, seat.peer_port):
             if not _is_free(port):
                 raise Rejected("testnet.port-taken", f"Port {port} is taken: choose others with --base-port (0 = any free).")
+
+
+def _refuse_unknown(file: Path, objects: Sequence[tuple[dict[str, Any], tuple[str, ...]]]) -> None:
+    """Raise Malformed for a name that nobody would read: a setting that is silently ignored looks as if it worked."""
+    for found, known in objects:
+        for name in found:
+            if name not in known:
+                raise Malformed(f"{file} sets {str(name)[:40]!r}, which does not exist: remove or correct it")
 
 
 def _read_seat(folder: Path, row: Any) -> Seat:
