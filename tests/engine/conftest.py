@@ -336,3 +336,8 @@ class Story:
 @pytest.fixture
 def story(cluster) -> Story:
     return Story(cluster)
+
+
+@pytest.fixture
+def make_story():
+    return Story
