@@ -118,7 +118,7 @@ def test_voting_in_a_view_that_one_left_is_seen(monkeypatch: pytest.MonkeyPatch)
 def test_forged_signatures_let_through_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Verifier, "check_all", lambda self, items: [True] * len(items))
     checker, message = first_finding()
-    assert checker == "honesty", message
+    assert checker in ("honesty", "certificates"), message
 
 
 def test_replayed_transactions_let_through_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +146,8 @@ def test_replayed_transactions_let_through_are_seen(monkeypatch: pytest.MonkeyPa
 def test_execution_that_differs_from_the_rule_book_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Executor._apply
 
-    def late(self: Executor, height: int, time_ms: int, transactions: Any) -> Any:
-        return honest(self, height, time_ms + 1, transactions)
+    def late(self: Executor, height: int, time_ms: int, *arguments: Any) -> Any:
+        return honest(self, height, time_ms + 1, *arguments)
 
     monkeypatch.setattr(Executor, "_apply", late)
     checker, message = first_finding()

@@ -43,7 +43,8 @@ from medchain.sim.explore.copying import copy_of, fingerprint, part
 from medchain.sim.explore.universe import HEIGHT, NETWORK, PARENT, WALL_MS, Said, SaidViewChange, SaidVote, Universe
 
 WORKING = SituationChanged(is_work_known_to_primary=True, is_work_waiting=True, is_primary_connected=True, is_heartbeat_due=True)
-"""There is work and the heartbeat is due: the timer of view 0 runs from the beginning and nothing is handed over first."""
+"""There is work and the heartbeat is due: the timer of view 0 runs from the beginning and nothing is handed over first.
+Saying so again starts a timer that was stopped between steps."""
 Move = tuple[Any, ...]
 """What is handed to a node, by name (`menu`)."""
 

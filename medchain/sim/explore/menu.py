@@ -25,7 +25,7 @@ from medchain.consensus.events import (
     VoteReceived,
 )
 from medchain.consensus.messages import PrePrepare
-from medchain.sim.explore.automaton import Automaton, Move, Standing, height_started, instance_of, start_replica
+from medchain.sim.explore.automaton import WORKING, Automaton, Move, Standing, height_started, instance_of, start_replica
 from medchain.sim.explore.universe import HEIGHT, WALL_MS, SaidViewChange, SaidVote
 
 LATER_MS: Final = 10_000_000
@@ -237,7 +237,7 @@ class Menu:
         universe = self.universe
         match move:
             case ("expire",):
-                return [Ticked(0, WALL_MS), Ticked(LATER_MS, WALL_MS)]
+                return [WORKING, Ticked(LATER_MS, WALL_MS)]
             case ("build",):
                 view = 0 if standing is None else standing.view
                 return [ProposalBuilt(view, universe.blocks[universe.fresh_block(view)].proposal)]

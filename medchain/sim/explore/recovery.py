@@ -36,7 +36,7 @@ from medchain.consensus.events import (
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.replica import Replica
 from medchain.errors import InvariantBroken
-from medchain.sim.explore.automaton import Standing
+from medchain.sim.explore.automaton import WORKING, Standing
 from medchain.sim.explore.copying import copy_of
 from medchain.sim.explore.menu import LATER_MS
 from medchain.sim.explore.universe import WALL_MS, Universe
@@ -87,6 +87,10 @@ class Recovery:
     def run(self) -> Recovered:
         """Run until every node has decided, or to the bound."""
         now_ms = 0
+        for node in self._nodes:
+            if node.certificate is None:
+                self._feed(node, Ticked(START_MS, WALL_MS))
+                self._feed(node, WORKING)
         while any(node.certificate is None for node in self._nodes) and now_ms < RECOVERY_MAX_MS:
             for node in self._nodes:
                 if node.certificate is None:
