@@ -178,7 +178,10 @@ class OneReplica(RuleBasedStateMachine):
         self.propose(block, view, (self.change(1, view, proof), self.change(2, view, None), self.change(3, view, None)))
 
     @rule(which=st.integers(0, 1), steps=st.integers(2, 4), is_valid=st.sampled_from([True, True, True, False]))
-    def view_goes_on(self, which, steps, is_valid):
+    def a_view_goes_on(self, which, steps, is_valid):
+        self.view_goes_on(which, steps, is_valid)
+
+    def view_goes_on(self, which, steps, is_valid) -> None:
         """The present view as it should be, so far: a proposal, the executor's answer, the prepares, the commits."""
         view = min(self.replica.view, 4)
         self.fresh_pre_prepare(which, view)
@@ -252,10 +255,13 @@ class OneReplica(RuleBasedStateMachine):
         digest = self.block(view, which).header.digest()
         self.feed(CertificateLearned(Certificate(self.height, view, digest, tuple((i, MARK) for i in range(3)))))
 
-    @rule(is_voting=st.sampled_from([True, True, False]))
-    def restart(self, is_voting):
+    @rule(is_voting=st.sampled_from([True, True, False]), which=st.integers(0, 1), steps=st.integers(1, 4))
+    def restart(self, is_voting, which, steps):
+        """And what may come next: the view goes on, perhaps with another block."""
         self.asked = []
         self.boot(is_voting=is_voting)
+        if steps > 1:
+            self.view_goes_on(which, steps, True)
 
     @invariant()
     def decided_heights_end(self):
