@@ -15,7 +15,7 @@ from medchain.chain.block import Block
 from medchain.chain.certificate import Certificate
 from medchain.engine.decided import DecidedChain
 from medchain.engine.turn import Turn
-from medchain.wire.peer import RANGE_BLOCKS_MAX, RANGE_BYTES_MAX, PeerStatus, RangeSent, RangeWanted
+from medchain.wire.peer import RANGE_BLOCKS_MAX, PeerStatus, RangeSent, RangeWanted
 
 STATUS_EVERY_MS: Final = 1_000
 BEHIND_GRACE_MS: Final = 300
@@ -32,7 +32,10 @@ LATE_BLOCKS_MAX: Final = 8
 LATE_BYTES_MAX: Final = 1024 * 1024
 STRAGGLER_MS: Final = 500
 """Messages of a height decided so recently are the normal stragglers of a vote; whoever still needs the block resends every second."""
-RANGES_PER_SECOND_MAX: Final = 8
+RANGES_PER_SECOND_MAX: Final = 4
+SERVED_BYTES_MAX: Final = 1024 * 1024
+"""Of one answer: reading so much takes some 60 ms, for which votes wait here. With the bound above a peer can have a quarter of a second of
+this node's time a second, and a peer that follows 14,000 transactions; it asks for the rest when it has applied what it got."""
 WAITING_BLOCKS_MAX: Final = 2 * RANGE_BLOCKS_MAX
 
 
@@ -223,7 +226,7 @@ class Sync:
         if record is None or record.ranges_served >= RANGES_PER_SECOND_MAX:
             return
         record.ranges_served += 1
-        self._turn.send(peer, RangeSent(self._blocks(wanted.first, wanted.count, RANGE_BYTES_MAX)))
+        self._turn.send(peer, RangeSent(self._blocks(wanted.first, wanted.count, SERVED_BYTES_MAX)))
 
     def answer_late(self, peer: bytes, height: int, *, is_asked: bool = False) -> None:
         """A peer speaks about a decided height: send the block with its certificate (protocol.md, "Resending"), not too often.

@@ -154,3 +154,17 @@ def test_ranges_are_served_from_height_1_within_bounds_and_not_without_end(clust
     assert answers.count(None) == 4
     cluster.run(1_000)
     assert served(1, 1) == [1]
+
+
+def test_answer_to_a_range_ends_where_reading_it_would_keep_votes_waiting(cluster, monkeypatch):
+    """Found with a spammer as a real process: 64 full blocks were read in one turn, and for a second nobody's vote was heard."""
+    cluster.warm()
+    for index in range(3):
+        cluster.settle(cluster.nodes[0], cluster.patient(0, f"patient {index}"))
+    node, peer = cluster.nodes[0], cluster.nodes[1].key.public
+    size = len(node.engine.chain.archive.block(1)) + len(node.engine.chain.archive.block(2))
+    cluster.run(1_000)
+    for bound, heights in ((size, [1, 2]), (1, [1])):
+        monkeypatch.setattr("medchain.engine.sync.SERVED_BYTES_MAX", bound)
+        (answer,) = [e.message for e in node.handle(Received(peer, RangeWanted(1, 64))).send if isinstance(e.message, RangeSent)]
+        assert [block.header.height for block, _ in answer.blocks] == heights
