@@ -1,7 +1,8 @@
 """From any state the explorer found: when messages arrive and timers run fairly again, does the height end, and how soon?
 
 The liars are silent, which is the worst they can do where every honest vote is needed. The nodes go on as they stand, with real timers in
-virtual time; every TICK_MS each is told the time and everything sent is delivered to everybody at once. The state is made anew by going the
+virtual time; every TICK_MS each is told the time and everything sent is delivered to everybody at once. The wall clock stands still, since
+all blocks of the universe bear one time. The state is made anew by going the
 way there, because a standing stands for all that behave alike: its replica may carry view changes that this run does not contain.
 """
 
@@ -91,10 +92,11 @@ class Recovery:
             if node.certificate is None:
                 self._feed(node, Ticked(START_MS, WALL_MS))
                 self._feed(node, WORKING)
+                self._feed(node, self._built(node.replica.view))
         while any(node.certificate is None for node in self._nodes) and now_ms < RECOVERY_MAX_MS:
             for node in self._nodes:
                 if node.certificate is None:
-                    self._feed(node, Ticked(START_MS + now_ms, WALL_MS + now_ms))
+                    self._feed(node, Ticked(START_MS + now_ms, WALL_MS))
                 else:
                     self._sent.append((node, node.certificate))
             self._deliver()
@@ -103,6 +105,10 @@ class Recovery:
         views = [certificate.view for certificate in certificates] or [node.replica.view for node in self._nodes]
         digests = dict.fromkeys(certificate.digest for certificate in certificates)
         return Recovered(len(certificates) == len(self._nodes), now_ms, max(views), len(digests) > 1)
+
+    def _built(self, view: int) -> ProposalBuilt:
+        """Return the answer to a leader that asked for a block, perhaps long ago; whoever did not ask ignores it."""
+        return ProposalBuilt(view, self._universe.blocks[self._universe.fresh_block(view)].proposal)
 
     def _certificate(self, standing: Standing) -> Certificate:
         """Return the certificate with which a node ended the height before."""
@@ -130,7 +136,7 @@ class Recovery:
             case Broadcast(message):
                 self._sent.append((node, message))
             case BuildProposal(_, view, _):
-                return [ProposalBuilt(view, universe.blocks[universe.fresh_block(view)].proposal)]
+                return [self._built(view)]
             case CheckProposal(proposal):
                 digest = proposal.header.digest()
                 node.pinned.add(digest)
