@@ -34,7 +34,9 @@ VALIDATORS_MAX: Final = 128
 LATE_COMMITS_MAX: Final = VALIDATORS_MAX
 """Late commits of one block: at most one a validator."""
 EVIDENCE_MAX: Final = 16
-EVIDENCE_BYTES_MAX: Final = 64 * 1024
+"""Evidence items of one block: more than f offenders with both offences in networks of up to 24; what is left waits for the next block."""
+EVIDENCE_BYTES_MAX: Final = 512
+"""One item: two view changes without proofs take below 360 bytes."""
 EVENTS_MAX: Final = 256
 """Events of one receipt: four for each of 64 operations."""
 EVENT_BYTES_MAX: Final = 4 * 1024

@@ -14,6 +14,7 @@ from typing import Final
 from medchain.chain.block import Proposal
 from medchain.chain.certificate import Certificate
 from medchain.chain.domain import Domain
+from medchain.chain.evidence import EQUIVOCATION
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange, Vote
 from medchain.consensus.events import (
     Broadcast,
@@ -26,7 +27,7 @@ from medchain.consensus.events import (
     Output,
     SituationChanged,
 )
-from medchain.consensus.evidence import EQUIVOCATION, Reports
+from medchain.consensus.evidence import Reports
 from medchain.consensus.justification import why_header_refused, why_unjustified
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.phases import Phase

@@ -33,9 +33,9 @@ REFUSALS: Final[dict[str, str]] = {
     "transaction.signature": "The signature is not the sender's for this transaction on this network.",
 }
 
-BLOCK_OVERHEAD_BYTES: Final = 16 * 1024
+BLOCK_OVERHEAD_BYTES: Final = 24 * 1024
 """Bytes of a block besides its transactions: header (below 600) and a certificate of 128 validators (86 signatures of 70), 42 late commits
-(155 each)."""
+(155 each), evidence (16 of 512)."""
 
 
 def room_for_transactions(parameters: Parameters) -> int:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, assert_never
 
-from medchain import codec
 from medchain.chain.block import Block
 from medchain.chain.certificate import Certificate
 from medchain.chain.transaction import Transaction
@@ -20,10 +19,10 @@ from medchain.consensus import events
 from medchain.consensus.events import Input, Output
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.replica import Replica
-from medchain.crypto.hashing import tagged_digest
 from medchain.crypto.signing import SigningKey
 from medchain.engine import hardstate
 from medchain.engine.decided import DecidedChain, Executed, damaged
+from medchain.engine.evidence import EvidencePool
 from medchain.engine.executor import Executor
 from medchain.engine.fetching import Fetching
 from medchain.engine.gossip import Gossip
@@ -34,7 +33,6 @@ from medchain.engine.sync import Sync
 from medchain.engine.turn import Turn
 from medchain.engine.verification import Item, Verifier
 from medchain.errors import InvariantBroken, Malformed, Rejected
-from medchain.store import layout
 from medchain.store.staged import Staged
 from medchain.wire.peer import BlockSent, BlockWanted, ConsensusMessage, Entry
 
@@ -55,6 +53,7 @@ class Agreement:
         verifier: Verifier,
         executor: Executor,
         pool: Mempool,
+        evidence: EvidencePool,
         gossip: Gossip,
         sync: Sync,
         key: SigningKey | None,
@@ -67,13 +66,14 @@ class Agreement:
         self._verifier = verifier
         self._executor = executor
         self._pool = pool
+        self._evidence = evidence
         self._gossip = gossip
         self._sync = sync
         self._own = b"" if key is None else key.public
         self._adopt = adopt
         self.replica = Replica(chain.network, key)
         self.late = LateCommits(chain, verifier)
-        self.proposer = Proposer(chain, pool, self.late, executor, turn, self._own)
+        self.proposer = Proposer(chain, pool, self.late, evidence, executor, turn, self._own)
         self.fetching = Fetching(turn, lambda: gossip.peers)
         self._held: dict[bytes, Block] = {}
         self._awaited: Certificate | None = None
@@ -147,10 +147,11 @@ class Agreement:
                 self._fetch(height, digest)
             case events.HandOver():
                 self._gossip.hand_over(self.replica.primary_key())
+                self._evidence.tell(self.replica.primary_key())
             case events.Decided(certificate):
                 self._decide(certificate)
             case events.EvidenceFound():
-                self._keep_evidence(output)
+                self._evidence.find(output.first, output.second)
             case events.SawUnknownOwnVote():
                 self.is_copied = True
                 self._turn.alarm(
@@ -172,11 +173,6 @@ class Agreement:
         if hardstate.height_of(record) > self._chain.height:  # a late commit of a height that this turn decided is not needed any more
             block = self._find(record.proposal.header.digest()) if isinstance(record, events.PinnedProposal) else None
             hardstate.save(self._staged, self._chain.archive, record, block)
-
-    def _keep_evidence(self, found: events.EvidenceFound) -> None:
-        stored = codec.encode([found.kind, found.first.to_value(), found.second.to_value()])
-        self._staged.put(layout.evidence_key(tagged_digest("medchain/evidence-item", stored)), stored)
-        self._turn.accuse(found.offender, f"it signed two contradicting statements ({found.kind})")
 
     # ---- proposals --------------------------------------------------------------------------------------------------------------
 
@@ -405,7 +401,7 @@ class Agreement:
     def _tell_situation(self) -> None:
         primary = self.replica.primary_key()
         is_own = primary == self._own
-        is_waiting = len(self._pool) > 0
+        is_waiting = len(self._pool) > 0 or len(self._evidence) > 0
         situation = (
             is_waiting if is_own else self._gossip.knows_any(primary),
             is_waiting,

@@ -15,6 +15,8 @@ POINTS_PER_SECOND: Final = 64
 LIST_POINTS: Final = 16
 """Each id of a list is looked up on disk, so lists come a few times a second at most; honest peers send one."""
 PAST_VOTES_POINTS: Final = 8
+EVIDENCE_POINTS: Final = 8
+"""A message of evidence costs up to 32 signature checks; honest peers send each item once."""
 ENTRIES_PER_POINT: Final = 256
 
 

@@ -142,6 +142,13 @@ class DecidedChain:
             raise Malformed("a validator set in the store is another than its key says")
         return validators
 
+    def validators_at(self, height: int) -> ValidatorSet | None:
+        """Return the validators of a height up to the one after the head, None when its block is not kept here."""
+        if height == self.height + 1:
+            return self.validators
+        header = self.header_of(height)
+        return None if header is None else self.validator_set(header.validators_digest)
+
     def header_of(self, height: int) -> Header | None:
         """Return the header of a decided block, None when it is not kept here."""
         block = self.block_of(height)

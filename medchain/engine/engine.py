@@ -19,8 +19,9 @@ from medchain.crypto.signing import SigningKey
 from medchain.engine import decided, recovery
 from medchain.engine.admission import Admission
 from medchain.engine.agreement import Agreement
-from medchain.engine.allowance import ENTRIES_PER_POINT, LIST_POINTS, PAST_VOTES_POINTS, Allowance
+from medchain.engine.allowance import ENTRIES_PER_POINT, EVIDENCE_POINTS, LIST_POINTS, PAST_VOTES_POINTS, Allowance
 from medchain.engine.decided import DecidedChain, Executed, HeadFacts, damaged
+from medchain.engine.evidence import EvidencePool
 from medchain.engine.executor import Executor
 from medchain.engine.gossip import LIST_ENTRIES_MAX, Gossip
 from medchain.engine.mempool import POOL_BYTES_MAX, Mempool, PoolEntry
@@ -54,6 +55,7 @@ from medchain.wire.peer import (
     BlockSent,
     BlockWanted,
     Entry,
+    EvidenceSent,
     PastVotesSent,
     PastVotesWanted,
     PeerMessage,
@@ -109,12 +111,15 @@ class Engine:
         self._sync = Sync(chain, self._turn)
         self._allowance = Allowance(self._turn)
         executor = Executor(chain, verifier)
+        self._evidence = EvidencePool(chain, self._staged, self._turn, verifier, self._own)
         self._agreement = Agreement(
-            chain, self._staged, self._turn, verifier, executor, self._pool, self._gossip, self._sync, consensus_key, self._adopt
-        )
+            chain, self._staged, self._turn, verifier, executor, self._pool, self._evidence, self._gossip, self._sync, consensus_key,
+            self._adopt,
+        )  # fmt: skip
         try:
             ended = self._pool.load(chain.height, self._admission.place)
             self._check_pool()
+            self._evidence.load()
         except Malformed as error:
             raise damaged(error.message) from None
         self._report_expired(ended)
@@ -252,6 +257,7 @@ class Engine:
         self._sync.connect(peer)
         for message in self._agreement.replica.own_messages():
             self._turn.send(peer, message)
+        self._evidence.tell(peer)
         self._check.ask(peer)
 
     # ---- peers ------------------------------------------------------------------------------------------------------------------
@@ -279,6 +285,8 @@ class Engine:
                 self._sync.answer_range(peer, message)
             case RangeSent():
                 self._sync.take_range(peer, message)
+            case EvidenceSent():
+                self._evidence.take(peer, message)
             case PastVotesWanted():
                 votes, view_changes = self._agreement.replica.messages_signed_by(peer)
                 self._turn.send(peer, PastVotesSent(message.challenge, self._chain.height, self._chain.certificate, votes, view_changes))
@@ -366,6 +374,7 @@ class Engine:
         settled = [transaction.id for transaction in executed.block.transactions]
         ended = self._pool.settle(settled, self._chain.height)
         self._gossip.forget([*settled, *(entry.transaction.id for entry in ended)])
+        self._evidence.settle()
         self._sync.saw_decision()
         header = executed.block.header
         self._turn.reply(BlockDecided(header.height, executed.digest, header.time_ms, executed.applied.receipts))
@@ -388,5 +397,7 @@ def _points_of(message: PeerMessage) -> int:
             return PAST_VOTES_POINTS
         case PoolListed():
             return LIST_POINTS
+        case EvidenceSent():
+            return EVIDENCE_POINTS
         case _:
             return 0

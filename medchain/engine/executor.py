@@ -20,6 +20,7 @@ from medchain.chain.vote import Vote
 from medchain.consensus.rotation import primary
 from medchain.engine.admission import check_window
 from medchain.engine.decided import DecidedChain, Executed
+from medchain.engine.evidence import check_evidence
 from medchain.engine.late import check_late_commits
 from medchain.engine.verification import Verifier
 from medchain.errors import Malformed, Rejected
@@ -34,7 +35,7 @@ REFUSALS: Final[dict[str, str]] = {
     "block.history": "The block's history is not that of the decided chain.",
     "block.last-commit": "The block does not carry a valid certificate of its parent.",
     "block.late-commits": "The block carries a late commit that is forged, too old, no news, or out of order.",
-    "block.evidence": "The block carries evidence, which this version does not know.",
+    "block.evidence": "The block carries evidence that is false, recorded already, too old, or out of order.",
     "block.too-large": "The block has more bytes or transactions than allowed.",
     "block.too-heavy": "The block is more work than a block may hold.",
     "block.transaction": "The block holds a transaction that may not stand in it: expired, decided before, malformed or forged.",
@@ -62,13 +63,19 @@ class Executor:
         self._results.clear()
 
     def build(
-        self, view: int, time_ms: int, proposer: bytes, transactions: Sequence[Transaction], late: tuple[Vote, ...] = ()
+        self,
+        view: int,
+        time_ms: int,
+        proposer: bytes,
+        transactions: Sequence[Transaction],
+        late: tuple[Vote, ...] = (),
+        evidence: Evidence = (),
     ) -> Executed:
-        """Return a fresh block of (height after the head, view) with these transactions and late commits, executed."""
+        """Return a fresh block of (height after the head, view) with these transactions, late commits and evidence, executed."""
         chain = self._chain
         height = chain.height + 1
         last_commit = LastCommit(chain.certificate, late)
-        applied = self._apply(height, time_ms, transactions, last_commit, ())
+        applied = self._apply(height, time_ms, transactions, last_commit, evidence)
         update = chain.tree.preview(applied.changes)
         header = Header(
             version=PROTOCOL_VERSION,
@@ -85,9 +92,9 @@ class Executor:
             next_validators_digest=applied.validators.digest(),
             last_commit_digest=last_commit.digest(),
             history_root=chain.history.root,
-            evidence_digest=evidence_digest(()),
+            evidence_digest=evidence_digest(evidence),
         )
-        block = Block(header, tuple(transactions), last_commit)
+        block = Block(header, tuple(transactions), last_commit, evidence)
         return self._remember(Executed(block, header.digest(), block.encode(), applied, update))
 
     def execute(self, block: Block) -> Executed:
@@ -98,6 +105,7 @@ class Executor:
             return known
         self._check_header(block.header)
         self._check_last_commit(block)
+        check_evidence(self._chain, self._verifier, block.evidence)
         block_bytes = block.encode()
         self._check_transactions(block, len(block_bytes))
         header = block.header
@@ -130,8 +138,6 @@ class Executor:
 
     def _check_last_commit(self, block: Block) -> None:
         """The parent's certificate, by the parent's validators; block 1 has none, since nobody certifies block 0."""
-        if block.evidence:
-            raise Rejected("block.evidence", "evidence is not carried in this version")
         chain, certificate = self._chain, block.last_commit.certificate
         if certificate is None:
             if chain.height:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from medchain.consensus.events import BuildProposal
 from medchain.engine.admission import room_for_transactions
 from medchain.engine.decided import DecidedChain, Executed
+from medchain.engine.evidence import EvidencePool
 from medchain.engine.executor import Executor
 from medchain.engine.late import LateCommits
 from medchain.engine.mempool import BlockRoom, Mempool
@@ -18,10 +19,20 @@ from medchain.engine.turn import Turn
 class Proposer:
     """Holds the open request for a block and the times that decide when it is met."""
 
-    def __init__(self, chain: DecidedChain, pool: Mempool, late: LateCommits, executor: Executor, turn: Turn, own: bytes) -> None:
+    def __init__(
+        self,
+        chain: DecidedChain,
+        pool: Mempool,
+        late: LateCommits,
+        evidence: EvidencePool,
+        executor: Executor,
+        turn: Turn,
+        own: bytes,
+    ) -> None:
         self._chain = chain
         self._pool = pool
         self._late = late
+        self._evidence = evidence
         self._executor = executor
         self._turn = turn
         self._own = own
@@ -66,10 +77,11 @@ class Proposer:
         self._asked = None
         self.saw_proposal()
         time_ms = max(self._chain.header.time_ms + 1, self._turn.wall_ms)
-        return self._executor.build(view, time_ms, self._own, self._pool.select(self._room()), self._late.select())
+        transactions = self._pool.select(self._room())
+        return self._executor.build(view, time_ms, self._own, transactions, self._late.select(), self._evidence.select())
 
     def _is_time(self) -> bool:
-        if not len(self._pool) and not self.is_heartbeat_due():
+        if not len(self._pool) and not len(self._evidence) and not self.is_heartbeat_due():
             return False
         last = self._last_proposal_ms
         return last is None or self._turn.monotonic_ms - last >= self._chain.parameters.block_interval_min_ms

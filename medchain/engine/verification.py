@@ -19,7 +19,7 @@ from medchain.consensus.messages import PrePrepare
 from medchain.crypto.signing import verify_many
 from medchain.engine.ready import Event, Received, Submitted
 from medchain.errors import Malformed
-from medchain.wire.peer import BlockSent, PastVotesSent, PeerMessage, RangeSent, TransactionsOffered
+from medchain.wire.peer import BlockSent, EvidenceSent, PastVotesSent, PeerMessage, RangeSent, TransactionsOffered
 
 Item = tuple[bytes, bytes, bytes]
 """(public key, message, signature)."""
@@ -103,6 +103,8 @@ def _of_message(message: PeerMessage, network: Domain, validators: ValidatorSet 
             return [vote.verification(network) for vote in message.votes] + [
                 change.verification(network) for change in message.view_changes
             ]
+        case EvidenceSent():
+            return [item for contradiction in message.contradictions for item in contradiction.verifications(network)]
         case _:
             return []
 

@@ -17,6 +17,7 @@ from medchain.chain.validators import ValidatorSet
 from medchain.crypto.hashing import tagged_digest
 from medchain.errors import Rejected
 from medchain.ledger.emergencies import apply_due
+from medchain.ledger.evidence import record_evidence
 from medchain.ledger.execution import NOTHING_CARRIED, ORDINARY_LANE, URGENT_LANE, BlockContext, Carried, Execution
 from medchain.ledger.hospitals import founding_rows, parameters_of, validators_of
 from medchain.ledger.kinds import check_form, lane_of, read_operation, weight_of
@@ -55,7 +56,7 @@ class Applied:
     validators: ValidatorSet
     """Those in force after this block."""
     due_events: tuple[Event, ...]
-    """Events of due items; empty in most blocks. They are in `receipts` too."""
+    """Events of due items and of evidence; empty in most blocks. They are in `receipts` too."""
 
     @property
     def transaction_receipts(self) -> tuple[Receipt, ...]:
@@ -85,17 +86,18 @@ def apply_block(
     state = Overlay(view)
     take_carried(state, context, carried)
     receipts: list[Receipt] = []
-    due_events = _apply_due(state, context)
+    due_events = _apply_due(state, context, carried)
     if due_events:
         receipts.append(Receipt(due_receipt_id(context.height), ACCEPTED, 0, due_events))
     receipts.extend(_apply_transaction(state, context, transaction) for transaction in transactions)
     return Applied(tuple(receipts), state.changes(), validators_of(state), due_events)
 
 
-def _apply_due(state: Overlay, context: BlockContext) -> tuple[Event, ...]:
-    """Do what falls due at this block's time, bounded per block, and return its events."""
+def _apply_due(state: Overlay, context: BlockContext, carried: Carried) -> tuple[Event, ...]:
+    """Do what falls due at this block's time, bounded per block, record the evidence it carries, and return the events of both."""
     execution = Execution(context, state, b"", due_receipt_id(context.height))
     apply_due(execution)
+    record_evidence(execution, carried.evidence)
     return tuple(execution.events)
 
 

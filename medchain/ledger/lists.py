@@ -22,6 +22,8 @@ PERMITS: Final = b"permits/"
 """Permit ids on a record."""
 REVIEWS: Final = b"reviews/"
 """Emergencies (permit ids) that a custodian has to review, or has reviewed."""
+EVIDENCE: Final = b"evidence/"
+"""Ids of recorded evidence, of nobody in particular."""
 
 PAGE_MAX: Final = 100
 """Most items of one page, whoever asks."""

@@ -14,6 +14,7 @@ from medchain.ledger import lists, rows
 from medchain.ledger.consents import consent_end_of, consent_of, consent_status
 from medchain.ledger.emergencies import review_end_of, review_late_of, review_of
 from medchain.ledger.epochs import epoch_head, epoch_of
+from medchain.ledger.evidence import evidence_of
 from medchain.ledger.execution import BlockContext
 from medchain.ledger.hospitals import HospitalRow, hospital_of
 from medchain.ledger.people import clinician_of, credential_end_of, credential_standing, patient_of
@@ -197,6 +198,12 @@ def trail_head(view: StateView, subject: bytes) -> Answer:
     """Return the trail head (count, digest) of a pseudonym or record id; prove it with the state key `trail.trail_key(subject)`."""
     head = trail_of(view, subject)
     return {"subject": subject, "count": head.count, "digest": head.digest}
+
+
+def evidence(view: StateView, identity: bytes) -> Answer | None:
+    """Return recorded evidence with its encoded bytes."""
+    row = evidence_of(view, identity)
+    return None if row is None else {"id": identity, **_named(row)}
 
 
 def explain(view: StateView, context: BlockContext, clinician_key: bytes, record_id: bytes, purpose: str) -> Answer:

@@ -14,7 +14,7 @@ from medchain.errors import InvariantBroken, Malformed, Rejected
 from medchain.ledger import rows
 from medchain.ledger.epochs import check_epoch
 from medchain.ledger.execution import Execution, Handler
-from medchain.ledger.hospitals import check_hospital
+from medchain.ledger.hospitals import check_hospital, organisation_of
 from medchain.ledger.lists import RECORDS, append_item
 from medchain.ledger.payload import as_code, as_digest, as_key, as_number
 from medchain.ledger.people import check_patient, clinician_of, credential_standing, patient_of
@@ -217,8 +217,9 @@ class Register(Handler):
         state = execution.state
         if check_patient(state, self.pseudonym).hospital != execution.sender:
             _not_custodian()
-        # A record under a patient's pseudonym would write on that patient's trail: the two kinds of subject share one namespace.
-        if record_of(state, self.record) is not None or patient_of(state, self.record) is not None:
+        # A record under a patient's pseudonym or a hospital's key would write on their trails: all subjects share one namespace.
+        taken = (record_of(state, self.record), patient_of(state, self.record), organisation_of(state, self.record))
+        if any(found is not None for found in taken):
             raise Rejected("records.id-taken", "this record id is in use: choose another one at random")
         _check_content(execution, self.pseudonym, self.category, self.epoch, self.author)
 

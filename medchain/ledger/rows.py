@@ -28,6 +28,9 @@ The key ranges of all subjects stand here on one page, because no two may overla
     review-end/ permit id                                   emergencies.ReviewEnd   once
     review-late/ permit id                                  emergencies.ReviewLate  once
     due/ u64 time, permit id                                nothing (an index)      until done or escalated
+    evidence/ evidence id                                   evidence.EvidenceRow    once
+    evidence-newest/ consensus key, offence                 evidence.NewestEvidence with each recorded one
+    suspension-proposed/ organisation key                   evidence.SuspensionProposed  once
     list/ name, owner, u64 index                            an id (lists.py)        once
     list-count/ name, owner                                 u64                     counts a list
     trail/ pseudonym or record id                           trail.TrailHead         with each event
@@ -69,13 +72,16 @@ REVIEW: Final = b"review/"
 REVIEW_END: Final = b"review-end/"
 REVIEW_LATE: Final = b"review-late/"
 DUE: Final = b"due/"
+EVIDENCE: Final = b"evidence/"
+EVIDENCE_NEWEST: Final = b"evidence-newest/"
+SUSPENSION_PROPOSED: Final = b"suspension-proposed/"
 LIST: Final = b"list/"
 LIST_COUNT: Final = b"list-count/"
 TRAIL: Final = b"trail/"
 
 WRITTEN_ONCE: Final = (
     HOSPITAL, HOSPITAL_KEY, CREDENTIAL, CREDENTIAL_END, PATIENT, EPOCH, VERSION, CUSTODY, CONSENT, CONSENT_END, PERMIT, PERMIT_END,
-    REVIEW, REVIEW_END, REVIEW_LATE, LIST,
+    REVIEW, REVIEW_END, REVIEW_LATE, EVIDENCE, SUSPENSION_PROPOSED, LIST,
 )  # fmt: skip
 """Ranges whose rows are never overwritten and never deleted: what past verdicts are explained from."""
 

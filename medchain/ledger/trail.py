@@ -88,6 +88,7 @@ EVENT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "access.review": ("hospital", "permit", "outcome"),
     "access.review_overdue": ("clinician", "hospital", "permit", "due_ms"),
     "access.read_trail": ("reader",),
+    "evidence.recorded": ("hospital", "offence", "height", "evidence"),
 }
 """Event kind → what its positional fields mean. The first field is who signed (for a due item: whom it concerns); keys, ids and digests are
 bytes, codes are text, the rest whole numbers or lists of them. `hospital` is an organisation key, that of the clinician where one acts."""

@@ -119,6 +119,7 @@ def _report(world: World, panel: Panel, progress: Progress, trace: Trace) -> See
         ("messages doubled", network.doubled),
         ("messages reordered", network.reordered),
         ("messages held", network.held_count),
+        ("evidence recorded", panel.evidence.recorded),
     ):
         if count:
             seen[name] = count

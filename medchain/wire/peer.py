@@ -14,6 +14,7 @@ from medchain import codec
 from medchain.chain import limits
 from medchain.chain.block import Block
 from medchain.chain.certificate import Certificate
+from medchain.chain.evidence import Contradiction
 from medchain.chain.transaction import Transaction
 from medchain.chain.vote import ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
@@ -117,6 +118,14 @@ class PastVotesSent:
     view_changes: tuple[ViewChange, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceSent:
+    """Contradictions that no block carries yet: each is passed on once, and handed to a primary that proposes without them."""
+
+    contradictions: tuple[Contradiction, ...]
+    """At most EVIDENCE_MAX, as many as a block may carry."""
+
+
 ConsensusMessage = PrePrepare | Vote | ViewChange
 PeerMessage = (
     ConsensusMessage
@@ -130,6 +139,7 @@ PeerMessage = (
     | RangeSent
     | PastVotesWanted
     | PastVotesSent
+    | EvidenceSent
 )
 
 
@@ -168,6 +178,8 @@ def _fields_of(message: PeerMessage) -> tuple[int, list[Any]]:
             certificate = None if message.certificate is None else message.certificate.to_value()
             votes = [vote.to_value() for vote in message.votes]
             return 13, [message.challenge, message.height, certificate, votes, [c.to_value() for c in message.view_changes]]
+        case EvidenceSent():
+            return 14, [[contradiction.encode() for contradiction in message.contradictions]]
     raise InvariantBroken(f"{type(message).__name__} is no peer message")
 
 
@@ -184,7 +196,7 @@ def lane_of(message: PeerMessage) -> int:
             return CONSENSUS_LANE
         case TransactionsWanted() | PastVotesWanted() | PastVotesSent():
             return CONSENSUS_LANE
-        case TransactionsOffered() | PoolListed() | PeerStatus():
+        case TransactionsOffered() | PoolListed() | PeerStatus() | EvidenceSent():
             return GOSSIP_LANE
         case _:
             return QUERY_LANE
@@ -285,6 +297,15 @@ def _read_past_sent(fields: Any) -> PastVotesSent:
     )
 
 
+def _read_evidence(fields: Any) -> EvidenceSent:
+    (rows,) = codec.as_fields(fields, 1, "evidence")
+    return EvidenceSent(codec.as_items(rows, limits.EVIDENCE_MAX, "evidence", _read_contradiction))
+
+
+def _read_contradiction(value: Any) -> Contradiction:
+    return Contradiction.decode(codec.as_bytes(value, "evidence", maximum=limits.EVIDENCE_BYTES_MAX))
+
+
 _READERS: Final[dict[int, Callable[[Any], PeerMessage]]] = {
     1: PrePrepare.from_value,
     2: Vote.from_value,
@@ -299,4 +320,5 @@ _READERS: Final[dict[int, Callable[[Any], PeerMessage]]] = {
     11: _read_range_sent,
     12: _read_past_wanted,
     13: _read_past_sent,
+    14: _read_evidence,
 }

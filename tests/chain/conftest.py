@@ -104,6 +104,24 @@ def view_change(proof: PreparedProof | None = None, height: int = 7, view: int =
     return ViewChange.sign(NETWORK, KEYS[signer], height, view, proof)
 
 
+def vote(
+    name: str = "block", kind: int = COMMIT, height: int = 7, view: int = 1, signer: int = 1, network: Domain = NETWORK
+) -> Vote:
+    """A signed vote."""
+    return Vote.sign(network, KEYS[signer], kind, height, view, digest(name))
+
+
+CONTRADICTIONS = {
+    "two commits": (vote("block"), vote("other")),
+    "two prepares": (vote("block", PREPARE), vote("other", PREPARE)),
+    "two view changes": (view_change(), view_change(prepared(view=1))),
+    "two view changes with other blocks": (view_change(prepared()), view_change(prepared(name=digest("other")))),
+    "a commit hidden": (vote(view=0), view_change()),
+    "a later commit hidden": (vote(view=2), view_change(prepared(view=1))),
+}
+"""Statements of validator 1 about height 7 that contradict each other; the view changes lead to view 3."""
+
+
 def hospital(number: int, role: str = VALIDATOR) -> Hospital:
     """A founding member."""
     return Hospital(

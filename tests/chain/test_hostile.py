@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from medchain import codec
 from medchain.chain.block import Block, Header, LastCommit, Proposal
 from medchain.chain.certificate import Certificate
+from medchain.chain.evidence import Contradiction
 from medchain.chain.genesis import Hospital
 from medchain.chain.parameters import Parameters
 from medchain.chain.receipt import Event, Receipt, decode_receipts, encode_receipts
 from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.chain.validators import ValidatorSet
-from medchain.chain.vote import PREPARE, PreparedProof, Vote
+from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, Vote
 from medchain.errors import Malformed
 from tests.chain.conftest import (
     FOREIGN,
@@ -57,6 +58,8 @@ def by_value(noun: Any) -> Kind:
     return Kind(lambda data: read(codec.decode(data)), lambda value: codec.encode(value.to_value()), noun)
 
 
+TWO_VOTES = tuple(Vote.sign(NETWORK, KEYS[1], COMMIT, 7, 2, digest(name)) for name in ("block", "other"))
+
 KINDS: dict[str, Kind] = {
     "transaction body": Kind(TransactionBody.decode, TransactionBody.encode, body()),
     "transaction": Kind(Transaction.decode, lambda noun: noun.raw, transaction()),
@@ -68,6 +71,8 @@ KINDS: dict[str, Kind] = {
     "last commit of block 1": by_value(LastCommit(None)),
     "vote": by_value(Vote.sign(NETWORK, KEYS[1], PREPARE, 7, 2, digest("block"))),
     "prepared proof": by_value(prepared()),
+    "evidence of votes": Kind(Contradiction.decode, Contradiction.encode, Contradiction.of(*TWO_VOTES)),
+    "evidence of a lie": Kind(Contradiction.decode, Contradiction.encode, Contradiction.of(TWO_VOTES[0], view_change())),
     "view change": by_value(view_change(prepared())),
     "view change that prepared nothing": by_value(view_change()),
     "certificate": Kind(Certificate.decode, Certificate.encode, certify((0, 1, 2))),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from medchain.chain.evidence import EQUIVOCATION, VIEW_CHANGE_LIE, is_lie
 from medchain.chain.vote import COMMIT, PREPARE
 from medchain.consensus.events import EvidenceFound, PrePrepareReceived, ViewChangeReceived, VoteReceived
-from medchain.consensus.evidence import EQUIVOCATION, VIEW_CHANGE_LIE, is_lie
 from medchain.consensus.messages import PrePrepare
 from tests.consensus.conftest import KEYS, Bench, certificate_of, make_proposal, of, proof_of, validators_of, view_change, vote
 

@@ -16,6 +16,7 @@ from typing import Any
 from medchain import codec
 from medchain.chain.block import Block, Header, LastCommit, Proposal
 from medchain.chain.certificate import Certificate
+from medchain.chain.evidence import Contradiction
 from medchain.chain.genesis import Genesis, Hospital
 from medchain.chain.parameters import Parameters
 from medchain.chain.receipt import Event, Receipt, decode_receipts, encode_receipts
@@ -53,7 +54,7 @@ from medchain.testnet.plan import load_plan
 from medchain.vault.http import read_content_range, read_error
 from medchain.wire.custody import PutRequest, Release, ReleaseInfo, ReleaseRequest
 from medchain.wire.methods import METHODS, check_params, read_hex
-from medchain.wire.peer import BlockSent, BlockWanted, PastVotesSent, RangeSent, RangeWanted, decode_message, encode_message
+from medchain.wire.peer import BlockSent, BlockWanted, EvidenceSent, PastVotesSent, RangeSent, RangeWanted, decode_message, encode_message
 from medchain.wire.proof import Place, StateFileProof, TransactionProof
 from tests.chain import conftest as nouns
 from tests.engine.conftest import Cluster
@@ -66,12 +67,15 @@ EXEMPT = {
     "medchain.client.access:read_trail": "asks a node; its answers are read by NodeClient",
     "medchain.client.node:read_answer": "bounds the bytes of an HTTP answer; tests/client",
     "medchain.client.transfer:upload_from": "reads a file of the user's own",
+    "medchain.engine.evidence:EvidencePool.load": "reads rows of the store, each with Contradiction.decode; tests/engine/test_evidence.py",
     "medchain.ledger.execution:Handler.from_payload": "abstract; every handler of the table of kinds is here",
     "medchain.ledger.lists:read_page": "reads rows of the state",
     "medchain.network.tls:load_certificate": "reads a file and hands it to read_certificate; tests/network/test_tls.py",
     "medchain.node.replicas:read_bounded": "bounds the bytes of an HTTP answer; tests/node/test_replicas.py",
     "medchain.vault.blobs:BlobStore.read_range": "reads ciphertext as it is",
 }
+
+CONTRADICTIONS = tuple(Contradiction.of(*pair) for pair in nouns.CONTRADICTIONS.values())
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ def chain_decoders(real: Real) -> dict[str, Decoder]:
         "chain.block:Block.decode": of_bytes(Block, block, *real.blocks),
         "chain.certificate:Certificate.from_value": of_value(Certificate, *real.certificates),
         "chain.certificate:Certificate.decode": of_bytes(Certificate, *real.certificates),
+        "chain.evidence:Contradiction.decode": of_bytes(Contradiction, *CONTRADICTIONS),
         "chain.genesis:Hospital.from_value": of_value(Hospital, *real.genesis.hospitals),
         "chain.genesis:Genesis.from_json": Decoder(
             (real.genesis.to_json().encode(), nouns.genesis().to_json().encode()),
@@ -301,6 +306,7 @@ def wire_decoders(real: Real) -> dict[str, Decoder]:
         RangeWanted(1, 9),
         RangeSent(tuple(zip(real.blocks, real.certificates, strict=True))),
         PastVotesSent(challenge, certificate.height, certificate, tuple(real.messages_of(Vote)), (nouns.view_change(),)),
+        EvidenceSent(CONTRADICTIONS),
         nouns.view_change(nouns.prepared()),
     ]
     frames = tuple(encode_message(message) for message in (*every.values(), *made))

@@ -66,8 +66,8 @@ def test_what_fits_into_no_block_is_refused(make_cluster, signer):
     cluster = make_cluster(block_weight_max=100)
     assert code_of(cluster, bulk(cluster, signer, 10)) == "transaction.too-heavy"
     small = make_cluster(block_bytes_max=64 * 1024)
-    assert code_of(small, bulk(small, signer, 34)) == ""
-    assert code_of(small, bulk(small, signer, 38)) == "transaction.too-large"
+    assert code_of(small, bulk(small, signer, 28)) == ""
+    assert code_of(small, bulk(small, signer, 32)) == "transaction.too-large"
     small.warm()
     small.run(1_000)
     assert small.nodes[3].height == 1

@@ -526,15 +526,6 @@ def test_a_network_in_view_change_proposes_the_prepared_block_again(cluster):
     cluster.check_agreement()
 
 
-def test_equivocation_is_kept_as_evidence_and_named(cluster):
-    cluster.warm()
-    node, liar = cluster.nodes[0], cluster.nodes[1]
-    for digest in (b"1" * 32, b"2" * 32):
-        ready = node.handle(Received(liar.key.public, Vote.sign(cluster.network, liar.key, PREPARE, 1, 0, digest)))
-    assert any(isinstance(reply, PeerAccused) and reply.peer == liar.key.public for reply in ready.replies)
-    assert any(key.startswith(layout.EVIDENCE) for key, _ in ready.batch.operations)
-
-
 def test_the_same_events_give_the_same_ready(cluster):
     """Returned values, not callbacks: a run replays from its events (house.md)."""
     twin = type(cluster)()

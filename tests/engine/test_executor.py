@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from medchain import codec
-from medchain.chain.block import Block, LastCommit, evidence_digest
+from medchain.chain.block import Block, LastCommit
 from medchain.chain.certificate import Certificate
 from medchain.chain.transaction import Operation, Transaction, TransactionBody, transactions_root
 from medchain.chain.vote import COMMIT, Vote
@@ -122,13 +122,10 @@ def test_another_valid_certificate_of_the_parent_is_accepted(bench):
     assert bench.executor.execute(block).block.last_commit.certificate == other
 
 
-def test_late_commits_and_evidence_are_not_part_of_this_version(bench):
+def test_late_commits_are_not_part_of_this_version(bench):
     block = bench.block()
     late = Vote.sign(bench.cluster.network, bench.cluster.nodes[0].key, COMMIT, bench.chain.height, 0, bench.chain.digest)
     assert bench.code_of(with_last_commit(block, LastCommit(bench.chain.certificate, (late,)))) == "block.late-commits"
-    evidence = (b"evidence",)
-    header = replace(block.header, evidence_digest=evidence_digest(evidence))
-    assert bench.code_of(replace(block, header=header, evidence=evidence)) == "block.evidence"
 
 
 def with_transactions(block: Block, *transactions: Transaction) -> Block:

@@ -6,14 +6,16 @@ from hashlib import sha256
 
 import pytest
 
+from medchain.chain.evidence import Contradiction
 from medchain.chain.genesis import Genesis, Hospital
 from medchain.chain.parameters import Parameters
 from medchain.chain.receipt import Event, Receipt
 from medchain.chain.transaction import Transaction, TransactionBody
+from medchain.chain.vote import COMMIT, ViewChange, Vote
 from medchain.crypto.sealing import SUITE_X25519
 from medchain.crypto.signing import SigningKey
 from medchain.ledger.access import Request
-from medchain.ledger.apply import Applied, BlockContext, apply_block, genesis_changes
+from medchain.ledger.apply import Applied, BlockContext, Carried, apply_block, genesis_changes
 from medchain.ledger.consents import HOSPITAL, Grant
 from medchain.ledger.epochs import Interim
 from medchain.ledger.execution import Handler
@@ -93,13 +95,14 @@ class World:
         )
         return Transaction.sign(body, signer, self.network)
 
-    def block(self, *transactions: Transaction, wait_ms: int = 1000) -> Applied:
+    def block(self, *transactions: Transaction, wait_ms: int = 1000, evidence: tuple[bytes, ...] = ()) -> Applied:
         """Execute one block twice (purity), adopt its changes, return what it did."""
         context = BlockContext(self.height + 1, self.time_ms + wait_ms, self.network, self.genesis.parameters)
         before = dict(self.state.rows)
-        applied = apply_block(self.state, context, transactions)
+        carried = Carried(evidence=evidence)
+        applied = apply_block(self.state, context, transactions, carried)
         assert self.state.rows == before, "the view was changed"
-        assert apply_block(State(before), context, transactions) == applied
+        assert apply_block(State(before), context, transactions, carried) == applied
         self.height, self.time_ms = context.height, context.time_ms
         for row_key, value in applied.changes.items():
             assert not (row_key.startswith(WRITTEN_ONCE) and row_key in before), "a row that is written once was touched again"
@@ -131,6 +134,17 @@ class World:
     def wait(self, wait_ms: int) -> Applied:
         """An empty block, later."""
         return self.block(wait_ms=wait_ms)
+
+    def double_vote(self, name: str, height: int, view: int = 0) -> bytes:
+        """Encoded evidence: hospital `name` signed two commits of one height and view."""
+        votes = [Vote.sign(self.network, key(f"{name} consensus"), COMMIT, height, view, fixed(block)) for block in ("one", "two")]
+        return Contradiction.of(*votes).encode()
+
+    def lie(self, name: str, height: int) -> bytes:
+        """Encoded evidence: hospital `name` committed in view 0 and hid it in a view change to view 1."""
+        signer = key(f"{name} consensus")
+        commit = Vote.sign(self.network, signer, COMMIT, height, 0, fixed("one"))
+        return Contradiction.of(commit, ViewChange.sign(self.network, signer, height, 1, None)).encode()
 
     def hospital(self, name: str) -> SigningKey:
         return self.organisations[name]

@@ -9,6 +9,7 @@ import pytest
 from medchain.ledger.access import ReadReceipt, ReadTrail, Release
 from medchain.ledger.consents import Revoke
 from medchain.ledger.emergencies import REVIEW_DUE_MS, UNJUSTIFIED, Emergency, Review
+from medchain.ledger.evidence import RECORDED
 from medchain.ledger.people import RevokeCredential, clinician_of, credential_bytes, credential_of
 from medchain.ledger.permits import EMERGENCY_MS, RELEASES_MAX, permit_of, permit_standing
 from medchain.ledger.records import ConfirmCustody
@@ -157,6 +158,7 @@ def test_every_event_is_on_the_trails_of_patient_and_record_and_they_can_be_comp
     story.accepted(story.a, ReadTrail(story.pseudonym))
     story.accepted(story.b, RevokeCredential(story.lee.public))
     story.wait(REVIEW_DUE_MS)
+    story.block(evidence=(story.double_vote("d", story.height),))
     assert {event.kind for _, event in story.events} == set(EVENT_FIELDS), "an event kind that this story does not make is not looked at"
     for subject in (story.pseudonym, story.RECORD):
         events = [(height, event.encode()) for height, event in story.events if subject in event.subjects]
@@ -166,5 +168,7 @@ def test_every_event_is_on_the_trails_of_patient_and_record_and_they_can_be_comp
             assert event.subjects == (story.pseudonym, story.RECORD), event.kind
         elif event.kind.startswith("people.") and "credential" in event.kind:
             assert event.subjects == ()
+        elif event.kind == RECORDED:
+            assert event.subjects == (story.d.public,), "what a hospital did while agreeing is on its own trail and no patient's"
         else:
             assert story.pseudonym in event.subjects, event.kind

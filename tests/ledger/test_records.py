@@ -42,6 +42,11 @@ def test_record_under_a_pseudonym_is_refused_because_it_would_write_on_that_trai
     assert story.refused(story.a, story.register(story.pseudonym, story.a.public, bob)) == "records.id-taken"
 
 
+def test_record_under_a_hospitals_key_is_refused_because_it_would_write_on_that_trail(story):
+    for key in (story.b.public, story.key("b consensus").public):
+        assert story.refused(story.a, story.register(story.pseudonym, story.a.public, key)) == "records.id-taken"
+
+
 def test_author_is_the_custodian_or_a_clinician_with_a_valid_credential_from_it(story):
     may = story.clinician("may", "a", days=2)
     story.accepted(story.a, story.register(story.pseudonym, may.public, story.fixed("1")))

@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from medchain.chain.block import Block, Header, LastCommit, evidence_digest
+from medchain.chain.evidence import Contradiction
 from medchain.chain.receipt import encode_receipts, receipts_root
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange
 from medchain.engine.ready import Accepted, Alarm, PeerAccused, Refused, TransactionsExpired
 from medchain.ledger.apply import BlockContext, apply_block, genesis_changes
+from medchain.ledger.evidence import EvidenceRow, evidence_key
+from medchain.ledger.rows import encode_row
 from medchain.sim.checkers.case import Ending
 from medchain.sim.clocks import EPOCH_MS
 from medchain.store import layout
@@ -138,6 +141,64 @@ def test_nothing_is_promised_for_a_faulty_node(trial: Any) -> None:
     trial.case.faulty = frozenset({1})
     trial.turn(trial.vote(1, PREPARE, 5, 2, A), trial.vote(1, PREPARE, 5, 2, B), node=1)
     assert not trial.case.findings
+
+
+# ---- evidence ---------------------------------------------------------------------------------------------------------------
+
+
+def double_vote(trial: Any, node: int, height: int = 5) -> Contradiction:
+    return Contradiction.of(trial.vote(node, COMMIT, height, 0, A), trial.vote(node, COMMIT, height, 0, B))
+
+
+def kept(contradiction: Contradiction) -> WriteBatch:
+    return WriteBatch.of((layout.evidence_key(contradiction.digest()), contradiction.encode()))
+
+
+def recorded(contradiction: Contradiction) -> WriteBatch:
+    row = EvidenceRow(contradiction.offence, contradiction.offender, A, contradiction.height, 6, 1, contradiction.encode())
+    return WriteBatch.of((layout.state_key(evidence_key(contradiction.digest())), encode_row(row)))
+
+
+def test_evidence_about_an_honest_validator_is_found_where_it_is_kept_and_where_it_is_recorded(trial: Any) -> None:
+    trial.case.faulty = frozenset({3})
+    trial.turn(batch=kept(double_vote(trial, 3)))
+    trial.turn(batch=recorded(double_vote(trial, 3)))
+    assert not trial.case.findings
+    trial.turn(batch=kept(double_vote(trial, 1)))
+    trial.turn(batch=recorded(double_vote(trial, 2)))
+    assert len(trial.found("evidence")) == 2
+
+
+def test_forged_and_unreadable_evidence_is_found(trial: Any) -> None:
+    trial.case.faulty = frozenset({3})
+    good = double_vote(trial, 3)
+    trial.turn(batch=kept(replace(good, first=replace(good.first, signature=bytes(64)))))
+    assert len(trial.found("evidence")) == 1
+    trial.turn(batch=WriteBatch.of((layout.evidence_key(A), b"evidence")))
+    assert len(trial.found("evidence")) == 2
+
+
+def test_evidence_that_a_node_never_recorded_is_found_only_at_rest(trial: Any) -> None:
+    trial.case.faulty = frozenset({3})
+    trial.turn(batch=kept(double_vote(trial, 3)))
+    first, second = MemoryKeyValue(), MemoryKeyValue()
+    first.write(recorded(double_vote(trial, 3, height=400)))
+    trial.panel.on_end(Ending((first, second), {}, False))
+    assert not trial.found("evidence")
+    trial.panel.on_end(Ending((first, second), {}, True))
+    assert len(trial.found("evidence")) == 1, "a newer lie within the interval stands for it on the first node, nothing does on the second"
+
+
+def test_one_lie_that_is_recorded_again_and_again_is_found(trial: Any) -> None:
+    trial.case.faulty = frozenset({3})
+    store = MemoryKeyValue()
+    for height in (5, 1_005):
+        store.write(recorded(double_vote(trial, 3, height)))
+    trial.panel.on_end(Ending((store,), {}, True))
+    assert not trial.found("evidence")
+    store.write(recorded(double_vote(trial, 3, 1_004)))
+    trial.panel.on_end(Ending((store,), {}, True))
+    assert len(trial.found("evidence")) == 1
 
 
 # ---- roots, blocks, durability ----------------------------------------------------------------------------------------------

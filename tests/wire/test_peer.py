@@ -13,6 +13,7 @@ from medchain import codec
 from medchain.chain.block import ZERO_DIGEST, Block, Header, LastCommit, evidence_digest
 from medchain.chain.certificate import Certificate
 from medchain.chain.domain import Domain
+from medchain.chain.evidence import Contradiction
 from medchain.chain.receipt import receipts_root
 from medchain.chain.transaction import Operation, Transaction, TransactionBody, transactions_root
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange, Vote
@@ -29,6 +30,7 @@ from medchain.wire.peer import (
     WIRE_VERSION,
     BlockSent,
     BlockWanted,
+    EvidenceSent,
     PastVotesSent,
     PastVotesWanted,
     PeerStatus,
@@ -80,6 +82,8 @@ PREPARES = tuple((index, Vote.sign(NETWORK, key, PREPARE, 1, 0, FIRST.header.dig
 PROOF = PreparedProof(1, 0, FIRST.header.digest(), PREPARES)
 CHANGES = (ViewChange.sign(NETWORK, KEYS[1], 1, 1, PROOF), ViewChange.sign(NETWORK, KEYS[2], 1, 1, None))
 VOTE = Vote.sign(NETWORK, KEYS[1], COMMIT, 1, 0, FIRST.header.digest())
+OTHER_VOTE = Vote.sign(NETWORK, KEYS[1], COMMIT, 1, 0, digest("other"))
+OTHER_CHANGE = ViewChange.sign(NETWORK, KEYS[1], 1, 1, None)
 
 MESSAGES = {
     "pre-prepare": PrePrepare(SECOND.proposal(), Vote.sign(NETWORK, KEYS[0], PREPARE, 2, 0, SECOND.header.digest())),
@@ -100,6 +104,7 @@ MESSAGES = {
     "past votes wanted": PastVotesWanted(digest("challenge")),
     "past votes sent": PastVotesSent(digest("challenge"), 1, FIRST_CERTIFICATE, (VOTE,), (CHANGES[0],)),
     "past votes sent at height 0": PastVotesSent(digest("challenge"), 0, None, (), ()),
+    "evidence": EvidenceSent((Contradiction.of(VOTE, OTHER_VOTE), Contradiction.of(CHANGES[0], OTHER_CHANGE))),
 }
 
 
@@ -236,5 +241,5 @@ def test_a_value_that_is_no_message_is_our_own_bug():
 def test_agreement_overtakes_gossip_and_gossip_overtakes_bulk():
     lanes = {name: lane_of(message) for name, message in MESSAGES.items()}
     assert {lanes[name] for name in ("pre-prepare", "vote", "view change", "wanted", "block sent")} == {CONSENSUS_LANE}
-    assert {lanes[name] for name in ("offered", "pool", "status")} == {GOSSIP_LANE}
+    assert {lanes[name] for name in ("offered", "pool", "status", "evidence")} == {GOSSIP_LANE}
     assert {lanes[name] for name in ("range wanted", "range sent")} == {QUERY_LANE}

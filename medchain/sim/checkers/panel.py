@@ -6,6 +6,7 @@ from medchain.sim.checkers.agreement import Agreement
 from medchain.sim.checkers.case import Case, Checker, Ending
 from medchain.sim.checkers.certificates import Certificates
 from medchain.sim.checkers.durability import Durability
+from medchain.sim.checkers.evidence import Evidence
 from medchain.sim.checkers.honesty import Honesty
 from medchain.sim.checkers.promises import Promises
 from medchain.sim.checkers.roots import Roots
@@ -24,9 +25,10 @@ class Panel:
         self.promises = Promises(case)
         self.durability = Durability(case)
         self.honesty = Honesty(case, book)
+        self.evidence = Evidence(case)
         self._checkers: tuple[Checker, ...] = (
             self.agreement, Certificates(case), self.promises, self.durability, Roots(case), self.honesty,
-            Tidiness(case), Times(case),
+            self.evidence, Tidiness(case), Times(case),
         )  # fmt: skip
 
     @property

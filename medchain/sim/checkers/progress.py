@@ -10,12 +10,14 @@ from typing import Final
 
 from medchain.sim.world import World
 from medchain.store import layout
+from medchain.store.keyvalue import prefix_end
 
 NAME: Final = "progress"
 FIRST_BLOCK_MS: Final = 10_000
 """From healing until every node has decided a height that nobody had (lessons.md: quorum lost and restored, first block < 10 s)."""
 REST_MS: Final = 20_000
-"""From the last submission until all nodes stand at one height and nothing accepted is undecided (unexpired ones wait for no block)."""
+"""From the last submission until all nodes stand at one height, nothing accepted is undecided (unexpired ones wait for no block) and no
+evidence waits for a block."""
 SLICE_MS: Final = 50
 """How often it is looked."""
 
@@ -58,11 +60,13 @@ class Progress:
         return True
 
     def _is_at_rest(self) -> bool:
-        """All at one height, and every accepted transaction decided or expired there."""
+        """All at one height, every accepted transaction decided or expired there, and all evidence recorded."""
         nodes = self._nodes
         heights = {node.height for node in nodes}
         stores = [node.store for node in nodes if node.store is not None]
         if len(heights) > 1 or len(stores) < len(nodes):
+            return False
+        if any(True for store in stores for _ in store.iterate(layout.EVIDENCE, prefix_end(layout.EVIDENCE))):
             return False
         head = nodes[0].height
         for identity, transaction in self._world.workload.book.accepted.items():

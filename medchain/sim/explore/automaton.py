@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from medchain.chain.evidence import is_lie
 from medchain.chain.vote import COMMIT, ViewChange, Vote
 from medchain.consensus.events import (
     Broadcast,
@@ -32,7 +33,6 @@ from medchain.consensus.events import (
     Ticked,
     VotingAllowed,
 )
-from medchain.consensus.evidence import is_lie
 from medchain.consensus.instance import Instance, Surroundings
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.replica import Replica
