@@ -126,6 +126,7 @@ PROTOCOL: Final[dict[str, Held]] = {
         (INSTANCE, "test_late_commit_is_not_signed_below_an_own_view_change"),
         ("scenario", "late-commit-signed"),
         ("scenario", "late-commit-not-signed"),
+        ("scenario", "late-commit-with-the-block"),
     ),
     # ---- view synchronisation
     "only the newest view change of each validator is kept and resent": (

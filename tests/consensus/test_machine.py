@@ -21,6 +21,7 @@ from medchain.consensus.events import (
     BuildProposal,
     CertificateLearned,
     CheckProposal,
+    DecisionAdopted,
     HardState,
     HeightStarted,
     Input,
@@ -273,6 +274,9 @@ class OneReplica(RuleBasedStateMachine):
 
     def next_height(self) -> None:
         self.rest = 2
+        if self.now_ms % 2:  # the block came after the certificate, in the same turn as the decision
+            self.valid.append(self.replica.decided.digest)
+            self.feed(DecisionAdopted())
         block = self.blocks[self.replica.decided.digest]
         self.height, self.parent, self.parent_time_ms = self.height + 1, block.header.digest(), block.header.time_ms
         self.disk, self.left, self.asked, self.blocks = [], 0, [], {}

@@ -12,7 +12,7 @@ from typing import Final
 
 from medchain.chain.certificate import Certificate
 from medchain.chain.vote import COMMIT
-from medchain.consensus.events import BlockHeld, CertificateLearned, ProposalBuilt, SituationChanged, Ticked, VotingAllowed
+from medchain.consensus.events import BlockHeld, CertificateLearned, DecisionAdopted, ProposalBuilt, SituationChanged, Ticked, VotingAllowed
 from tests.consensus.conftest import GENESIS_TIME_MS, KEYS, make_proposal
 from tests.consensus.stage import Message, Misuse, Player, Stage, duration_of, split_options, view_of
 
@@ -260,6 +260,13 @@ def learn(stage: Stage, words: list[str]) -> None:
         stage.feed(player, CertificateLearned(certificate), f"{player.name}: certificate of {' '.join(words[1:])}")
 
 
+def adopt(stage: Stage, words: list[str]) -> None:
+    """The engine got the decided block and executed it; the decision becomes durable with what this turn signs."""
+    (who,) = words
+    for player in stage.named(who):
+        stage.feed(player, DecisionAdopted(), f"{player.name}: the decided block is adopted")
+
+
 def next_height(stage: Stage, words: list[str]) -> None:
     """The engine applied the decided block and starts the next height."""
     (who,) = words
@@ -347,6 +354,7 @@ COMMANDS: Final[dict[str, Callable[[Stage, list[str]], None]]] = {
     "invalid": invalid,
     "give": give,
     "learn": learn,
+    "adopt": adopt,
     "next": next_height,
     "crash": crash,
     "restart": restart,
