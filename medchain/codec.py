@@ -11,7 +11,7 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md ; canonical = the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -61,6 +61,18 @@ def _pack(value: Any) -> bytes:
     if len(packed) <= PACKER_KEPT_BYTES_MAX:  # its buffer is as large as the largest thing it ever packed
         _IDLE_PACKERS.append(packer)
     return packed
+
+
+def join(parts: Sequence[bytes]) -> bytes:
+    """Return the encoding of the list whose items are encoded already: `join([encode(a), encode(b)])` is `encode([a, b])`."""
+    count = len(parts)
+    if count < 16:
+        head = bytes((0x90 | count,))
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(parts)
 
 
 _PLAIN: Final = frozenset({bytes, int, str, bool, type(None)})
@@ -121,7 +133,8 @@ def _check_shape(value: Any, depth_left: int, depth_max: int) -> None:
         inside = value if kind is list else value.values()
         if not _PLAIN.issuperset(map(type, inside)):
             for item in inside:
-                _check_shape(item, depth_left - 1, depth_max)
+                if type(item) not in _PLAIN:
+                    _check_shape(item, depth_left - 1, depth_max)
     elif kind not in _PLAIN:
         raise Malformed(_FOREIGN)
 

@@ -438,3 +438,37 @@ def test_optional_reader_reads_only_what_is_there() -> None:
     assert codec.as_optional(5, lambda value: codec.as_uint(value, "n")) == 5
     with pytest.raises(Malformed):
         codec.as_optional("5", lambda value: codec.as_uint(value, "n"))
+
+
+@given(st.lists(VALUES, max_size=40))
+def test_joined_encodings_are_the_encoding_of_the_list(values: list[Any]) -> None:
+    assert codec.join([codec.encode(value) for value in values]) == codec.encode(values)
+
+
+@pytest.mark.parametrize("count", [0, 15, 16, 65_535, 65_536])
+def test_joined_lists_have_the_shortest_head(count: int) -> None:
+    assert codec.join([b"\x01"] * count) == codec.encode([1] * count)
+
+
+@settings(max_examples=300)
+@given(VALUES | st.binary(max_size=60), st.integers(0, 5), st.binary(max_size=3))
+def test_small_bytes_are_judged_as_large_ones_are(value: Any, depth_max: int, tail: bytes) -> None:
+    """Small bytes are decoded before anything is counted, large ones scanned first: whatever is refused by one is refused by the other."""
+    for data in (msgpack.packb(value) + tail, value if isinstance(value, bytes) else b"\x91" + tail):
+        outcomes = []
+        for unscanned_bytes_max in (0, len(data)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(codec, "UNSCANNED_BYTES_MAX", unscanned_bytes_max)
+                try:
+                    outcomes.append(codec.decode(data, depth_max=depth_max))
+                except Malformed:
+                    outcomes.append(Malformed)
+        assert outcomes[0] == outcomes[1]
+
+
+def test_value_that_cannot_be_packed_spoils_nothing_after_it() -> None:
+    before = codec.encode([1, b"x"])
+    for value in (2**64, "\ud800", [b"a", 2**64]):
+        with pytest.raises(InvariantBroken):
+            codec.encode(value)
+        assert codec.encode([1, b"x"]) == before

@@ -93,6 +93,7 @@ class LastCommit:
 
     certificate: Certificate | None
     late: tuple[Vote, ...] = ()
+    _digest: bytes | None = field(init=False, repr=False, compare=False, default=None)
 
     def to_value(self) -> list[Any]:
         """Return the codec value."""
@@ -112,7 +113,11 @@ class LastCommit:
 
     def digest(self) -> bytes:
         """Return the digest that the header carries."""
-        return tagged_digest("medchain/last-commit", codec.encode(self.to_value()))
+        digest = self._digest
+        if digest is None:
+            digest = tagged_digest("medchain/last-commit", codec.encode(self.to_value()))
+            object.__setattr__(self, "_digest", digest)
+        return digest
 
 
 Evidence = tuple[bytes, ...]

@@ -6,7 +6,7 @@ A receipt says accepted, or the code of the first refused operation (which undid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from medchain import codec
@@ -28,6 +28,8 @@ class Event:
     """Pseudonyms and record ids whose trail this event advances."""
     fields: list[Any]
     """Positional codec values; their meaning is documented beside the operation that emits them."""
+    _encoded: bytes | None = field(init=False, repr=False, compare=False, default=None)
+    """Made when first asked for: trails, receipts and the index of events all need it."""
 
     def to_value(self) -> list[Any]:
         """Return the codec value."""
@@ -35,7 +37,11 @@ class Event:
 
     def encode(self) -> bytes:
         """Return the exact bytes that trails chain."""
-        return codec.encode(self.to_value())
+        encoded = self._encoded
+        if encoded is None:
+            encoded = codec.encode(self.to_value())
+            object.__setattr__(self, "_encoded", encoded)
+        return encoded
 
     @classmethod
     def from_value(cls, value: Any) -> Event:
@@ -65,6 +71,8 @@ class Receipt:
     operation_index: int
     """Which operation was refused first; 0 when accepted."""
     events: tuple[Event, ...]
+    _encoded: bytes | None = field(init=False, repr=False, compare=False, default=None)
+    """Made when first asked for: the root and the storage of a block's receipts need it."""
 
     @property
     def is_accepted(self) -> bool:
@@ -77,7 +85,18 @@ class Receipt:
 
     def encode(self) -> bytes:
         """Return the canonical bytes: the leaf under the receipts root."""
-        return codec.encode(self.to_value())
+        encoded = self._encoded
+        if encoded is None:
+            encoded = codec.join(
+                [
+                    codec.encode(self.transaction_id),
+                    codec.encode(self.code),
+                    codec.encode(self.operation_index),
+                    codec.join([event.encode() for event in self.events]),
+                ]
+            )
+            object.__setattr__(self, "_encoded", encoded)
+        return encoded
 
     @classmethod
     def from_value(cls, value: Any) -> Receipt:
@@ -101,7 +120,7 @@ class Receipt:
 
 def encode_receipts(receipts: Sequence[Receipt]) -> bytes:
     """Return the bytes of a block's receipts, for storage."""
-    return codec.encode([receipt.to_value() for receipt in receipts])
+    return codec.join([receipt.encode() for receipt in receipts])
 
 
 def decode_receipts(data: bytes) -> tuple[Receipt, ...]:

@@ -76,6 +76,8 @@ class ViewChanges:
 
     def supported_by(self, count: int) -> int:
         """Return the highest view that at least `count` validators support; 0 when fewer sent any view change."""
+        if not self._newest:  # nearly always: views change when something is wrong
+            return 0
         views = sorted((change.view for change in self._newest.values()), reverse=True)
         return views[count - 1] if 0 < count <= len(views) else 0
 

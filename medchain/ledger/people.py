@@ -9,6 +9,7 @@ overwritten. This module knows no record and no consent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from medchain import codec
@@ -29,6 +30,9 @@ PATIENT_REGISTRATION: Final = "patient-registration"
 CLINICIAN_CREDENTIAL: Final = "clinician-credential"
 """Purpose under which a clinician's key agrees to be credentialed."""
 
+PROOFS_CACHED_MAX: Final = 1024
+"""Proofs of possession remembered: those of the blocks being decided, at 200 bytes each."""
+
 REVOKED: Final = "revoked"
 RENEWED: Final = "renewed"
 
@@ -41,6 +45,12 @@ def pseudonym_of(patient_key: bytes) -> bytes:
 def registration_bytes(network: Domain, hospital: bytes, opening_suite: int, opening_key: bytes) -> bytes:
     """Return the 32 bytes that a patient's key signs to be registered at a hospital (its organisation key) with an opening key."""
     return network.signed_bytes(PATIENT_REGISTRATION, codec.encode([hospital, opening_suite, opening_key]))
+
+
+@lru_cache(maxsize=PROOFS_CACHED_MAX)
+def _is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Check a proof of possession once: its block is executed again in each later view, and by the proposer before."""
+    return is_signature_valid(public, message, signature)
 
 
 def credential_bytes(network: Domain, hospital: bytes, opening_suite: int, opening_key: bytes) -> bytes:
@@ -193,7 +203,7 @@ class Credential(Handler):
         if self.expires_ms <= execution.context.time_ms:
             raise Rejected("people.expiry-past", "the credential would already be past its end: choose a later one")
         signed = credential_bytes(execution.context.network, execution.sender, self.opening_suite, self.opening_key)
-        if not is_signature_valid(self.clinician, signed, self.proof):
+        if not _is_signed(self.clinician, signed, self.proof):
             raise Rejected(
                 "people.credential-proof-invalid", "the clinician's key must sign the credential by this hospital with this opening key"
             )
@@ -293,7 +303,7 @@ class RegisterPatient(Handler):
         if state.get(rows.RECORD + pseudonym_of(self.patient)) is not None:
             raise Rejected("people.pseudonym-in-use", "a record stands under this pseudonym: register with a fresh patient key")
         signed = registration_bytes(execution.context.network, execution.sender, self.opening_suite, self.opening_key)
-        if not is_signature_valid(self.patient, signed, self.proof):
+        if not _is_signed(self.patient, signed, self.proof):
             raise Rejected("people.proof-invalid", "the patient's key must sign the registration at this hospital with this opening key")
 
     def apply(self, execution: Execution) -> None:
