@@ -5,6 +5,7 @@ Real Ed25519 keys, so every signature in the simulator is a real one. Knows no n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +19,10 @@ from medchain.sim.clocks import EPOCH_MS
 
 OPENING_SUITE: Final = min(PUBLIC_KEY_BYTES, key=lambda suite: PUBLIC_KEY_BYTES[suite])
 """The suite with the shortest keys: nothing is sealed in the simulator, so the shortest will do."""
+
+
+Item = tuple[bytes, bytes, bytes]
+"""(public key, message, signature)."""
 
 
 def seeded_key(seed: int, purpose: str, number: int = 0) -> SigningKey:
@@ -36,14 +41,20 @@ class SigningOrder:
     """Remembers in which order signatures were first made, over all keys and all restarts of a world."""
 
     order: dict[bytes, int] = field(default_factory=dict)
-    _made: set[tuple[bytes, bytes, bytes]] = field(default_factory=set)
+    witnesses: list[Callable[[Item], None]] = field(default_factory=list)
+    """Told of every (public key, message, signature) that a watched key makes."""
+    _made: set[Item] = field(default_factory=set)
 
     def note(self, public: bytes, message: bytes, signature: bytes) -> None:
         """Give a signature its number unless it has one, and remember who made it over what."""
         self.order.setdefault(signature, len(self.order) + 1)
-        self._made.add((public, message, signature))
+        item = (public, message, signature)
+        if item not in self._made:
+            self._made.add(item)
+            for tell in self.witnesses:
+                tell(item)
 
-    def was_made(self, item: tuple[bytes, bytes, bytes]) -> bool:
+    def was_made(self, item: Item) -> bool:
         """Answer whether a watched key made exactly this (public key, message, signature): then it is genuine, nobody need verify it."""
         return item in self._made
 
@@ -68,21 +79,27 @@ class WatchedKey(SigningKey):
         return signature
 
 
+def watched_key(seed: int, purpose: str, number: int, order: SigningOrder) -> WatchedKey:
+    """Return the seeded key as a watched one."""
+    return WatchedKey(seeded_key(seed, purpose, number).seed_bytes(), order)
+
+
 @dataclass(frozen=True, slots=True)
 class Identities:
     """Everyone's keys in a world. Index i is hospital i, in ascending order of the consensus keys."""
 
     genesis: Genesis
     consensus: tuple[WatchedKey, ...]
-    organisations: tuple[SigningKey, ...]
+    organisations: tuple[WatchedKey, ...]
+    signing: SigningOrder
 
 
 def make_identities(seed: int, nodes: int, parameters: Parameters, order: SigningOrder) -> Identities:
     """Return the keys and the genesis document of a world."""
     members = []
     for number in range(nodes):
-        consensus = WatchedKey(seeded_key(seed, "consensus", number).seed_bytes(), order)
-        members.append((consensus, seeded_key(seed, "officer", number), seeded_key(seed, "organisation", number)))
+        consensus = watched_key(seed, "consensus", number, order)
+        members.append((consensus, seeded_key(seed, "officer", number), watched_key(seed, "organisation", number, order)))
     members.sort(key=lambda member: member[0].public)
     hospitals = tuple(
         [
@@ -101,4 +118,4 @@ def make_identities(seed: int, nodes: int, parameters: Parameters, order: Signin
         ]
     )
     genesis = Genesis(f"sim-{seed}", EPOCH_MS - 1_000, parameters, hospitals)
-    return Identities(genesis, tuple([member[0] for member in members]), tuple([member[2] for member in members]))
+    return Identities(genesis, tuple([member[0] for member in members]), tuple([member[2] for member in members]), order)

@@ -144,11 +144,13 @@ def describe_seed(report: SeedReport) -> list[str]:
     return lines
 
 
-def describe(summary: Summary, seconds: float) -> list[str]:
-    """Return the lines that tell a summary to a person; `seconds` is how long it took."""
+def describe(summary: Summary, seconds: float, cpu_seconds: float) -> list[str]:
+    """Return the lines that tell a summary to a person; `seconds` is how long it took, `cpu_seconds` what the seeds took of all cores."""
+    cost = cpu_seconds / max(summary.seeds, 1)
     lines = [
         f"{summary.seeds} seeds: {summary.counted} counted, {len(summary.not_counted)} not counted, {len(summary.failures)} with "
-        f"violations; {summary.seeds / max(seconds, 0.001):.2f} seeds/s",
+        f"violations; {summary.seeds / max(seconds, 0.001):.2f} seeds/s, {cost:.3f} CPU seconds a seed ({1 / max(cost, 0.001):.1f} seeds/s "
+        "and core)",
         f"  nodes: {_counts({str(nodes): count for nodes, count in summary.nodes.items()})}",
         f"  heights {summary.heights}, {summary.virtual_ms / 1000:.0f} virtual seconds",
         f"  crashes by point: {_counts(summary.crashes)}",

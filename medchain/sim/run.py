@@ -80,7 +80,7 @@ def run_plan(
         latest_clock_ms=latest_clock_ms(plan),
     )
     panel = Panel(case, workload.book)
-    builder = real_engines(identities.genesis, plan.pool_bytes_max)
+    builder = real_engines(identities.genesis, plan.pool_bytes_max, signing)
     builder = wrap(builder) if wrap else builder
     accomplices = frozenset([identities.consensus[node].public for node in lying])
     builder = with_liars(builder, {node: liar_maker(kind, founding, accomplices, workload.keys()) for node, kind in plan.liars})

@@ -22,7 +22,7 @@ from medchain.ledger.execution import made_id
 from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
 from medchain.ledger.records import Amend, ConfirmCustody, Register
 from medchain.sim.clocks import EPOCH_MS
-from medchain.sim.identity import OPENING_SUITE, Identities, opening_key, seeded_key
+from medchain.sim.identity import OPENING_SUITE, Identities, opening_key, seeded_key, watched_key
 
 PATIENTS: Final = 3
 CLINICIANS: Final = 2
@@ -77,8 +77,8 @@ class Workload:
         self._network = identities.genesis.domain()
         self._valid_for_blocks = valid_for_blocks
         self._resubmit_permille = resubmit_permille
-        self._patients = [seeded_key(seed, "patient", number) for number in range(PATIENTS)]
-        self._clinicians = [seeded_key(seed, "clinician", number) for number in range(CLINICIANS)]
+        self._patients = [watched_key(seed, "patient", number, identities.signing) for number in range(PATIENTS)]
+        self._clinicians = [watched_key(seed, "clinician", number, identities.signing) for number in range(CLINICIANS)]
         self._openings = [opening_key(seed, "person", number) for number in range(PATIENTS + CLINICIANS)]
         self._records = [tagged_digest("medchain/sim/record", b"%d/%d" % (seed, number)) for number in range(PATIENTS)]
         self._consents: list[tuple[SigningKey, bytes]] = []

@@ -119,3 +119,14 @@ def test_what_is_malformed_or_unsigned_needs_nothing(signer):
     assert len(verifications_of(Received(b"", change), NETWORK, few)) == 1
     for event in (Ticked(1, 1), PeerConnected(b""), Received(b"", PeerStatus(1, bytes(32)))):
         assert verifications_of(event, NETWORK) == []
+
+
+def test_what_was_signed_here_is_not_computed_and_covers_nothing_else(signer, counted):
+    verifier = Verifier(NETWORK)
+    public, message, signature = own = item(signer)
+    verifier.trust(own)
+    assert verifier.is_valid(own)
+    assert counted == []
+    assert not verifier.is_valid((public, message + b"!", signature))
+    assert not verifier.is_valid((item(signer, "b")[0], message, signature))
+    assert counted == [1, 1]
