@@ -184,6 +184,20 @@ PROTOCOL: Final[dict[str, Held]] = {
         ("scenario", "primary-ignores-transactions"),
         ("scenario", "primary-never-saw-a-transaction"),
     ),
+    # ---- primary
+    "a locally held certificate is never consulted": (
+        ("engine/test_late.py", "test_all_nodes_name_the_same_rotation_at_the_same_height_whatever_certificates_they_hold"),
+    ),
+    "newest height signed counts carried certificates and late commits": (
+        ("engine/test_late.py", "test_validator_whose_commits_always_come_after_the_decision_counts_as_alive"),
+        ("engine/test_late.py", "test_late_commit_of_any_recent_height_and_view_is_accepted_and_counts"),
+    ),
+    "those unsigned for K heights lead no more": (
+        ("engine/test_late.py", "test_dead_validator_leaves_the_rotation_and_then_no_view_changes_any_more"),
+    ),
+    "primary(h, v) = R[(h+v) mod |R|]": (
+        ("consensus/test_rotation.py", "test_every_validator_leads_once_in_n_views_of_a_height"),
+    ),
     # ---- resending
     "own messages of the undecided height every second": (
         (REPLICA, "test_own_messages_of_the_undecided_height_are_sent_again_every_second"),
@@ -237,6 +251,11 @@ PROTOCOL: Final[dict[str, Held]] = {
     "evidence: a view change to w showing p with a Commit of c, p < c < w": (
         (EVIDENCE, "test_view_change_that_hides_a_commit_is_evidence_whichever_comes_first"),
         ("scenario", "view-change-lie"),
+    ),
+    "evidence is stored, gossiped, put on chain, reported; the offender is proposed for suspension": (
+        ("engine/test_evidence.py", "test_evidence_that_one_node_found_is_recorded_everywhere_within_seconds_of_an_idle_network"),
+        ("engine/test_evidence.py", "test_pending_evidence_survives_a_restart_and_is_told_to_who_connects"),
+        ("ledger/test_evidence.py", "test_recorded_evidence_is_a_row_an_event_and_a_proposal_to_suspend"),
     ),
     "anything looser convicts honest validators": (
         (EVIDENCE, "test_evidence_rule_convicts_no_honest_validator_at_a_normal_view_change"),
