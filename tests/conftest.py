@@ -32,4 +32,4 @@ def shared_data() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rewrite", action="store_true", help="write what happens now into the transcripts of tests/consensus/scenarios")
+    parser.addoption("--rewrite", action="store_true", help="write what happens now into the transcripts (scenarios/*.txt)")

@@ -1,7 +1,7 @@
 """protocol.md, "Agreement", sentence by sentence, and the sources it stands on: which test holds each claim.
 
-Beside a test's name, `scenario NAME` is a transcript. test_paper.py checks that everything named here exists. Claims about the pool, the
-store or the rule book are held in those rooms; they are listed so that the list is whole.
+Besides tests, transcripts hold claims: those of scenarios/ here, and those of engine/scenarios. test_paper.py checks that everything named
+here exists. Claims about the pool, the store or the rule book are held in those rooms; they are listed so that the list is whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GOSSIP: Final = "engine/test_gossip.py"
 POOL: Final = "engine/test_mempool.py"
 
 Held = tuple[tuple[str, str], ...]
-"""(file below tests/, name of the test), or ("scenario", name of the transcript)."""
+"""(file below tests/, name of the test), or ("scenario" or "engine scenario", name of the transcript)."""
 
 PROTOCOL: Final[dict[str, Held]] = {
     # ---- one instance per height, views within a height
@@ -31,6 +31,12 @@ PROTOCOL: Final[dict[str, Held]] = {
         (INSTANCE, "test_backup_prepares_only_after_the_block_was_executed"),
         (INSTANCE, "test_backup_does_not_prepare_a_block_that_gives_other_roots"),
         ("scenario", "proposal-is-invalid"),
+    ),
+    "what is missing of a proposal is asked for, the proposer first": (
+        (ENGINE, "test_a_proposed_transaction_that_a_backup_lacks_is_fetched"),
+        (ENGINE, "test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_proposed_one"),
+        ("engine scenario", "a-transaction"),
+        ("engine scenario", "a-missing-transaction"),
     ),
     "q prepares = prepared, then a Commit": (
         (PAPER, "test_commit_is_multicast_when_prepared_becomes_true"),
@@ -79,6 +85,7 @@ PROTOCOL: Final[dict[str, Held]] = {
     "the new primary needs q view changes whose highest prepared block it has or can fetch": (
         (INSTANCE, "test_new_primary_fetches_and_executes_a_block_it_lacks_before_it_proposes_it"),
         ("scenario", "fetched-proven-block"),
+        ("engine scenario", "prepared-block-fetched"),
         ("scenario", "unobtainable-proven-block"),
     ),
     "with n-f honest nodes one such set exists": ((PAPER, "test_view_changes_of_the_honest_alone_are_always_a_choice"),),
@@ -210,13 +217,18 @@ PROTOCOL: Final[dict[str, Held]] = {
         (GOSSIP, "test_older_entries_are_listed_each_second_to_those_that_have_not_shown_them"),
     ),
     # ---- amnesia
-    "no vote after a start before others were asked what they hold": ((RECOVERY, "test_no_vote_before_the_check_is_passed"),),
+    "no vote after a start before others were asked what they hold": (
+        (RECOVERY, "test_no_vote_before_the_check_is_passed"),
+        ("engine scenario", "amnesia-intact"),
+    ),
     "after catching up to the highest certified height shown": (
         (RECOVERY, "test_it_catches_up_to_the_highest_certified_height_shown_before_it_votes"),
+        ("engine scenario", "catching-up"),
     ),
     "nodes answer before their own check is done": ((RECOVERY, "test_nodes_answer_before_their_own_check_is_done"),),
     "an empty or damaged store needs q others": (
         (RECOVERY, "test_a_wiped_store_needs_a_quorum_of_others_also_after_another_restart"),
+        ("engine scenario", "amnesia-wiped"),
         (RECOVERY, "test_a_store_that_the_world_found_damaged_needs_a_quorum_of_others"),
     ),
     "votes at or below the own decided height are ignored": (
@@ -225,6 +237,7 @@ PROTOCOL: Final[dict[str, Held]] = {
     ),
     "a vote the store lacks makes it observer up to and including m+2, marked durably": (
         (RECOVERY, "test_a_forgotten_vote_makes_an_observer_up_to_and_including_m_plus_2"),
+        ("engine scenario", "amnesia-restored"),
         ("scenario", "amnesia-observer"),
         ("scenario", "amnesia-harmless"),
     ),
@@ -255,6 +268,7 @@ PROTOCOL: Final[dict[str, Held]] = {
     "evidence is stored, gossiped, put on chain, reported; the offender is proposed for suspension": (
         ("engine/test_evidence.py", "test_evidence_that_one_node_found_is_recorded_everywhere_within_seconds_of_an_idle_network"),
         ("engine/test_evidence.py", "test_pending_evidence_survives_a_restart_and_is_told_to_who_connects"),
+        ("engine scenario", "a-contradiction"),
         ("ledger/test_evidence.py", "test_recorded_evidence_is_a_row_an_event_and_a_proposal_to_suspend"),
     ),
     "anything looser convicts honest validators": (

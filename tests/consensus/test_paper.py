@@ -43,6 +43,9 @@ OTHER = make_proposal(V4, salt=b"other")
 PROOF = proof_of(BLOCK, 0, (1, 2, 3))
 
 
+FOLDERS = {"scenario": "consensus/scenarios", "engine scenario": "engine/scenarios"}
+
+
 @cache
 def names_in(path: Path) -> frozenset[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -56,15 +59,16 @@ def test_every_claim_has_its_tests(claim):
     held = (claims.PROTOCOL | claims.SOURCES)[claim]
     assert held
     for place, name in held:
-        if place == "scenario":
-            assert (here / "scenarios" / f"{name}.txt").is_file(), name
+        if place in FOLDERS:
+            assert (here.parent / FOLDERS[place] / f"{name}.txt").is_file(), name
         else:
             assert name in names_in(here.parent / place), (place, name)
 
 
-def test_every_scenario_holds_a_claim():
-    held = {name for rows in (claims.PROTOCOL | claims.SOURCES).values() for place, name in rows if place == "scenario"}
-    assert held == {path.stem for path in (Path(__file__).parent / "scenarios").glob("*.txt")}
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_every_scenario_holds_a_claim(kind):
+    held = {name for rows in (claims.PROTOCOL | claims.SOURCES).values() for place, name in rows if place == kind}
+    assert held == {path.stem for path in (Path(__file__).parents[1] / FOLDERS[kind]).glob("*.txt")}
 
 
 def test_quorum_and_faults_of_every_size():

@@ -48,14 +48,14 @@ def parse(text: str) -> list[Block]:
     return blocks
 
 
-def play(text: str) -> str:
-    """Run a transcript from its beginning; return it with what really happened."""
+def play(text: str, obey: Callable[[str], list[str]] | None = None) -> str:
+    """Run a transcript from its beginning; return it with what really happened. `obey` runs one command on another stage than this."""
     stage, written = Stage(), []
     for block in parse(text):
         if not block.commands:
             written.append("\n".join(block.text))
             continue
-        lines = [line for command in block.commands for line in run(stage, command)]
+        lines = [line for command in block.commands for line in (run(stage, command) if obey is None else obey(command))]
         written.append("\n".join([*block.commands, RULE, *(lines or [NOTHING])]))
     return "\n\n".join(written) + "\n"
 
