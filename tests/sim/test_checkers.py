@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from medchain.chain.block import Block, Header, LastCommit, evidence_digest
 from medchain.chain.evidence import Contradiction
 from medchain.chain.receipt import encode_receipts, receipts_root
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange
 from medchain.engine.ready import Accepted, Alarm, PeerAccused, Refused, TransactionsExpired
-from medchain.ledger.apply import BlockContext, apply_block, genesis_changes
+from medchain.ledger.apply import BlockContext, Carried, apply_block, genesis_changes
 from medchain.ledger.evidence import EvidenceRow, evidence_key
 from medchain.ledger.rows import encode_row
 from medchain.sim.checkers.case import Ending
@@ -212,19 +214,24 @@ def make_block(
     state: MemoryKeyValue,
     tree: StateTree,
     time_ms: int | None = None,
+    proposer: int | None = None,
+    last: LastCommit | None = None,
 ) -> Block:
-    genesis = trial.case.genesis
+    """Write a block whose roots are right; who proposed it and what it carries of its parent is right unless said otherwise."""
+    genesis, keys = trial.case.genesis, trial.case.validators.keys
+    last = last or LastCommit(trial.certificate(height - 1, parent) if height > 1 else None)
     time_ms = EPOCH_MS + height if time_ms is None else time_ms
     applied = apply_block(
-        StoredState(state), BlockContext(height, time_ms, trial.case.network, genesis.parameters), transactions
-    )
+        StoredState(state), BlockContext(height, time_ms, trial.case.network, genesis.parameters), transactions,
+        Carried(last, (), keys[(height - 1) % len(keys)] if height > 1 else bytes(32)),
+    )  # fmt: skip
     tree.adopt(tree.preview(applied.changes))
     state.write(WriteBatch(tuple((layout.state_key(key), value) for key, value in applied.changes.items())))
-    last = LastCommit(None)
     digest = genesis.validators().digest()
     header = Header(
         version=1, chain_id=genesis.chain_id, height=height, view=0, time_ms=time_ms, parent=parent,
-        proposer=genesis.validators().keys[0], transactions_root=transactions_root([item.entry for item in transactions]),
+        proposer=keys[height % len(keys) if proposer is None else proposer],
+        transactions_root=transactions_root([item.entry for item in transactions]),
         receipts_root=receipts_root(applied.receipts), state_root=tree.root, validators_digest=digest, next_validators_digest=digest,
         last_commit_digest=last.digest(), history_root=bytes(32), evidence_digest=evidence_digest(()),
     )  # fmt: skip
@@ -258,6 +265,28 @@ def test_a_true_chain_passes_every_judge(trial: Any) -> None:
     trial.panel.on_end(Ending((store, store), {item.id: item for item in transactions}, True))
     assert trial.case.findings == []
     assert trial.panel.durability.decided == 4
+
+
+@pytest.mark.parametrize(
+    "what", ["proposer", "no certificate", "other certificate", "forged certificate", "old news", "late", "late forged"]
+)
+def test_block_out_of_turn_or_with_a_false_last_commit_is_found(trial: Any, what: str) -> None:
+    store, _, tree = chain_of_two(trial)
+    first, parent = store.get(layout.block_key(1)), store.get(layout.block_key(2))
+    held = trial.certificate(2, parent)
+    forged = replace(held, commits=tuple((index, bytes(64)) for index, _ in held.commits))
+    slow = trial.vote(3, COMMIT, 2, 0, parent)
+    last = {
+        "no certificate": LastCommit(None),
+        "other certificate": LastCommit(trial.certificate(1, first)),
+        "forged certificate": LastCommit(forged),
+        "old news": LastCommit(held, (trial.vote(0, COMMIT, 2, 0, parent),)),
+        "late": LastCommit(held, (slow,)),
+        "late forged": LastCommit(held, (replace(slow, signature=bytes(64)),)),
+    }.get(what)
+    make_block(trial, 3, parent, (), store, tree, proposer=0 if what == "proposer" else None, last=last)
+    trial.panel.on_end(Ending((store,), {}, True))
+    assert bool(trial.found("rotation")) == (what != "late")
 
 
 def test_changed_state_row_is_found(trial: Any) -> None:

@@ -10,6 +10,7 @@ from medchain.sim.checkers.evidence import Evidence
 from medchain.sim.checkers.honesty import Honesty
 from medchain.sim.checkers.promises import Promises
 from medchain.sim.checkers.roots import Roots
+from medchain.sim.checkers.rotation import Rotation
 from medchain.sim.checkers.tidiness import Tidiness
 from medchain.sim.checkers.times import Times
 from medchain.sim.node import Turn, Violation
@@ -28,7 +29,7 @@ class Panel:
         self.evidence = Evidence(case)
         self._checkers: tuple[Checker, ...] = (
             self.agreement, Certificates(case), self.promises, self.durability, Roots(case), self.honesty,
-            self.evidence, Tidiness(case), Times(case),
+            self.evidence, Rotation(case), Tidiness(case), Times(case),
         )  # fmt: skip
 
     @property
