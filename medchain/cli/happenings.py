@@ -43,6 +43,7 @@ _SENTENCES = {
     "access.review": "{hospital} judged it {outcome}",
     "access.review_overdue": "the review of {clinician}'s emergency is late",
     "access.read_trail": "by {reader}",
+    "evidence.recorded": "{hospital} contradicted itself at height {height} ({offence})",
 }
 
 

@@ -38,6 +38,7 @@ NOUNS: Final[dict[str, Noun]] = {
     "consent": Noun("consent", "consents: grant, revoke, list, explain"),
     "access": Noun("access", "access: request, emergency, review, emergencies, trail"),
     "bench": Noun("bench", "measure real networks on this machine: faults"),
+    "evidence": Noun("evidence", "validators that contradicted themselves: list, show, verify"),
     "demo": Noun("demo", "plays the main story on four hospitals"),
 }
 

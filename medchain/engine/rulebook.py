@@ -1,4 +1,4 @@
-"""Reads of the rule book: hospitals, people, records, consents, access and trails, shaped as wire/methods.py says.
+"""Reads of the rule book: hospitals, people, records, consents, access, trails and evidence, shaped as wire/methods.py says.
 
 The rows and rules are the ledger's; here answers are paged and events are found in the archive. Cursors are bytes: the index, or the id,
 after which the next page begins, so they stay right while the lists grow. This module changes nothing.
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
+from medchain.chain.evidence import Contradiction
 from medchain.chain.receipt import Event
 from medchain.engine.decided import DecidedChain
 from medchain.errors import Malformed, Rejected
 from medchain.ledger import lists, queries, rows
+from medchain.ledger.evidence import evidence_key
 from medchain.ledger.execution import BlockContext
+from medchain.ledger.hospitals import organisation_of
 from medchain.ledger.refusals import REFUSALS as LEDGER_REFUSALS
 from medchain.ledger.trail import event_names, trail_of
 from medchain.ledger.verdicts import verdict
@@ -23,6 +26,10 @@ from medchain.store import layout
 from medchain.store.keyvalue import prefix_end
 from medchain.store.overlay import StateView
 from medchain.store.staged import Staged
+
+REFUSALS: Final[dict[str, str]] = {
+    "evidence.unknown": "No evidence is known under this id.",
+}
 
 PAGE_MAX: Final = 256
 VERSIONS_MAX: Final = 1_000
@@ -224,6 +231,49 @@ def _access_emergencies(book: Book, params: Params) -> Answer:
     return {"emergencies": found, "next": None}
 
 
+# ---- evidence -------------------------------------------------------------------------------------------------------------------
+
+
+def _evidence_list(book: Book, params: Params) -> Answer:
+    """Recorded evidence in the order it was recorded; what waits for a block is told with every page, it is one row a liar and offence."""
+    limit, cursor = _count(params), None
+    found: list[Answer] = []
+    for identity, following in islice(_listed(book, lists.EVIDENCE, b"", _index(params)), limit + 1):
+        if len(found) == limit:
+            return {"evidence": found, "pending": _pending(book), "next": cursor}
+        row = queries.evidence(book.state, identity)
+        if row is not None:
+            del row["evidence"]
+            found.append(row)
+        cursor = following
+    return {"evidence": found, "pending": _pending(book), "next": None}
+
+
+def _pending(book: Book) -> list[Answer]:
+    return [_waiting(book, Contradiction.decode(value)) for _, value in book.staged.iterate(layout.EVIDENCE, prefix_end(layout.EVIDENCE))]
+
+
+def _waiting(book: Book, contradiction: Contradiction) -> Answer:
+    return {
+        "id": contradiction.digest(),
+        "offence": contradiction.offence,
+        "offender": contradiction.offender,
+        "hospital": organisation_of(book.state, contradiction.offender),
+        "height": contradiction.height,
+    }
+
+
+def _evidence_get(book: Book, params: Params) -> Answer:
+    identity: bytes = params["id"]
+    found = queries.evidence(book.state, identity)
+    if found is None:
+        stored = book.staged.get(layout.evidence_key(identity))
+        if stored is None:
+            raise Rejected("evidence.unknown", REFUSALS["evidence.unknown"])
+        found = {**_waiting(book, Contradiction.decode(stored)), "from_height": None, "time_ms": None, "evidence": stored}
+    return {**found, "key": evidence_key(identity)}
+
+
 def _listed(book: Book, name: bytes, owner: bytes, start: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield (item, cursor after it) of a list from an index on."""
     following: int | None = start
@@ -275,4 +325,6 @@ READS: Final[dict[str, Callable[[Book, Params], Any]]] = {
     "access.permit": _access_permit,
     "access.trail": _access_trail,
     "access.emergencies": _access_emergencies,
+    "evidence.list": _evidence_list,
+    "evidence.get": _evidence_get,
 }

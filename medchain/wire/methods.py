@@ -304,6 +304,19 @@ _TABLE: Final = (
         "{emergencies: [{permit, record, pseudonym, custodian, clinician, hospital, reason, from_height, time_ms, due_ms, "
         "outcome (empty while open), is_overdue}], next}",
     ),
+    # ---- evidence ----------------------------------------------------------------------------------------------------------------
+    Method(
+        "evidence.list", (_AFTER, _COUNT), ENGINE,
+        "Contradictions by validators that the chain recorded, oldest first, and those this node holds that no block carries yet.",
+        "{evidence: [{id, offence: equivocation|view-change-lie, offender (consensus key), hospital (organisation key), height, "
+        "from_height, time_ms}], pending: [{id, offence, offender, hospital, height}] (on every page), next}",
+    ),
+    Method(
+        "evidence.get", (_required("id", DIGEST, "id of the evidence"),), ENGINE,
+        "One contradiction with the signed statements; `state.get` of `key` proves that it is recorded.",
+        "{id, offence, offender, hospital, height, from_height (null while no block carries it), time_ms (null likewise), "
+        "evidence (its bytes), key (of the state)}; evidence.unknown",
+    ),
 )  # fmt: skip
 
 METHODS: Final[dict[str, Method]] = {method.name: method for method in _TABLE}

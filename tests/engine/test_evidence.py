@@ -335,3 +335,43 @@ def test_more_evidence_than_a_block_holds_is_carried_by_the_next_ones(make_clust
     cluster.run_until(lambda: all(len(recorded(node)) == len(evidence) for node in cluster.nodes))
     heights = [row.from_height for row in recorded(cluster.nodes[0])]
     assert [heights.count(height) for height in (1, 2)] == [EVIDENCE_MAX, len(evidence) - EVIDENCE_MAX]
+
+
+# ---- reads ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_evidence_is_listed_in_pages_with_what_waits_on_each(cluster):
+    cluster.warm()
+    node = cluster.nodes[0]
+    assert node.ask("evidence.list", after=None, count=9) == {"evidence": [], "pending": [], "next": None}
+    evidence = [double_vote(cluster, liar) for liar in cluster.nodes[1:]]
+    node.handle(Received(cluster.nodes[1].key.public, EvidenceSent(tuple(evidence))))
+    cluster.run_until(lambda: all(len(recorded(other)) == 3 for other in cluster.nodes))
+    isolate(cluster)
+    waiting = lie(cluster, cluster.nodes[1])
+    node.handle(Received(cluster.nodes[1].key.public, EvidenceSent((waiting,))))
+    first = node.ask("evidence.list", after=None, count=2)
+    second = node.ask("evidence.list", after=first["next"], count=2)
+    assert [len(first["evidence"]), len(second["evidence"])] == [2, 1] and second["next"] is None
+    assert {row["id"] for row in first["evidence"] + second["evidence"]} == {item.digest() for item in evidence}
+    assert [row["id"] for row in first["pending"]] == [row["id"] for row in second["pending"]] == [waiting.digest()]
+    exact = node.ask("evidence.list", after=None, count=3)
+    assert len(exact["evidence"]) == 3 and exact["next"] is None
+    assert node.ask("evidence.list", after=b"\x00", count=2).code == "malformed"
+
+
+def test_one_contradiction_is_shown_recorded_and_waiting_with_the_key_that_proves_it(cluster):
+    cluster.warm()
+    node, liar = cluster.nodes[0], cluster.nodes[1]
+    done, waiting = double_vote(cluster, liar), lie(cluster, liar)
+    node.handle(Received(liar.key.public, EvidenceSent((done,))))
+    cluster.run_until(lambda: all(len(recorded(other)) == 1 for other in cluster.nodes))
+    isolate(cluster)
+    node.handle(Received(liar.key.public, EvidenceSent((waiting,))))
+    shown = node.ask("evidence.get", id=done.digest())
+    assert (shown["evidence"], shown["from_height"], shown["offender"]) == (done.encode(), 1, liar.key.public)
+    assert node.ask("state.get", key=shown["key"])["value"] is not None
+    shown = node.ask("evidence.get", id=waiting.digest())
+    assert (shown["evidence"], shown["from_height"], shown["time_ms"]) == (waiting.encode(), None, None)
+    assert shown["hospital"] == node.ask("evidence.get", id=done.digest())["hospital"] is not None
+    assert node.ask("evidence.get", id=bytes(32)).code == "evidence.unknown"
