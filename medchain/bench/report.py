@@ -151,6 +151,19 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def brief(row: Row) -> str:
+    """Return a row in one line, for whoever watches."""
+    parts = []
+    if row.healthy is not None and row.under is not None:
+        parts.append(f"{row.healthy.per_second:.0f} -> {row.under.per_second:.0f} tx/s")
+    if row.next_block_ms:
+        parts.append(f"next block within {max(row.next_block_ms):.0f} ms")
+    if row.equal_ms:
+        parts.append(f"all equal within {max(row.equal_ms):.0f} ms")
+    missed = [target.text for target in row.targets if not target.is_met]
+    return ", ".join(parts) + (f"; MISSED: {', '.join(missed)}" if missed else "")
+
+
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.0f}"
 

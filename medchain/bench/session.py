@@ -87,6 +87,8 @@ class Session(AbstractContextManager["Session"]):
         """Let the network work for so long and return what it did."""
         self.worker.report()
         alive = [name for name in self.network.names if self.network.testnet.process_of(name) is not None]
+        if not alive:
+            raise Unavailable(f"no hospital runs any more: see node.out in the folders of {self.network.testnet.plan.folder}")
         cpu, begin = self.network.cpu_seconds(alive), time.monotonic()
         self.watch.wait_until(begin + seconds)
         end = time.monotonic()

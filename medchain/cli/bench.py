@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, names: list[str], size: Size) -> Measurement:
     from medchain.bench.faults import Bench, measure
-    from medchain.bench.report import Facts, Measurement
+    from medchain.bench.report import Facts, Measurement, brief
 
     facts = Facts.collect()
     folder = Path(tempfile.mkdtemp(prefix="medchain-bench-", dir=Path(arguments.home).resolve()))
@@ -85,7 +85,7 @@ def _measure(arguments: argparse.Namespace, names: list[str], size: Size) -> Mea
         for number, name in enumerate(names, 1):
             began = time.monotonic()
             rows.append(measure(name, Bench(folder, size, arguments.hospitals, arguments.rate, random.Random(arguments.seed))))
-            output.say(f"{number}/{len(names)} {name} ({time.monotonic() - began:.0f} s)")
+            output.say(f"{number}/{len(names)} {name} ({time.monotonic() - began:.0f} s): {brief(rows[-1])}")
     except KeyboardInterrupt:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -38,6 +38,9 @@ STORE_VERSION: Final = 1
 _VERSION_KEY: Final = layout.meta_key("version")
 _NETWORK_KEY: Final = layout.meta_key("network")
 _SET_PREFIX: Final = "set/"
+RECENT_BLOCKS_MAX: Final = 8
+"""Decided blocks kept in memory as they are, some ten megabytes of full ones: clients ask what became of transactions just decided, each of
+them a question about the same block, and who is a block behind asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,14 @@ class DecidedChain:
     """The chain up to the decided head."""
 
     __slots__ = (
-        "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network", "parameters",
-        "rotation", "state", "tree", "validators",
+        "_recent", "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network",
+        "parameters", "rotation", "state", "tree", "validators",
     )  # fmt: skip
 
     def __init__(self, genesis: Genesis, staged: Staged) -> None:
         """Load the chain from a founded store. Raises Rejected (`store.*`) when it is damaged or another network's."""
         self._staged = staged
+        self._recent: dict[int, Block] = {}
         self.genesis = genesis
         self.network = genesis.domain()
         self.archive = BlockArchive(staged)
@@ -155,9 +159,20 @@ class DecidedChain:
         return None if block is None else block.header
 
     def block_of(self, height: int) -> Block | None:
-        """Return a decided block, None when it is not kept here."""
-        stored = self.archive.block(height)
-        return None if stored is None else Block.decode(stored)
+        """Return a decided block, None when it is not kept here. The last few that were decided or asked for are not read again."""
+        block = self._recent.pop(height, None)
+        if block is None:
+            stored = self.archive.block(height)
+            if stored is None:
+                return None
+            block = Block.decode(stored)
+        self._remember(block)
+        return block
+
+    def _remember(self, block: Block) -> None:
+        self._recent[block.header.height] = block
+        if len(self._recent) > RECENT_BLOCKS_MAX:
+            del self._recent[next(iter(self._recent))]
 
     def certificate_of(self, height: int) -> Certificate | None:
         """Return the certificate of a decided block; block 0 has none."""
@@ -187,6 +202,7 @@ class DecidedChain:
         self.parameters = parameters_of(self.state)
         self.rotation = rotation_of(self.state, header.height + 1)
         self.header, self.digest, self.certificate = header, executed.digest, certificate
+        self._remember(executed.block)
 
     def _forget_hard_state(self, height: int) -> None:
         start, stop = layout.hard_state_range(0, height)

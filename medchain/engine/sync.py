@@ -248,12 +248,13 @@ class Sync:
         size = 0
         for height in range(max(1, first), min(first + count - 1, self._chain.height) + 1):
             stored, certificate = self._chain.archive.block(height), self._chain.certificate_of(height)
-            if stored is None or certificate is None:
-                break
-            size += len(stored)
+            size += len(stored or b"")
             if found and size > bytes_max:
                 break
-            found.append((Block.decode(stored), certificate))
+            block = self._chain.block_of(height)
+            if block is None or certificate is None:
+                break
+            found.append((block, certificate))
         return tuple(found)
 
     def _status(self) -> PeerStatus:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from medchain.bench.report import Facts, Measurement
+from medchain.bench.report import Facts, Measurement, brief
 from medchain.bench.rows import FULL, Row
 from medchain.bench.session import Rate
 from medchain.bench.worker import Checked
@@ -41,3 +41,9 @@ def test_missed_target_is_told_and_decides_the_verdict():
 def test_facts_are_of_this_machine():
     facts = Facts.collect()
     assert facts.cores >= 1 and facts.machine and facts.python.startswith("3.1")
+
+
+def test_row_in_one_line_says_what_was_missed():
+    good, bad = measurement().rows
+    assert brief(good) == "500 -> 450 tx/s, next block within 900 ms, all equal within 1500 ms"
+    assert brief(bad) == "next block within 2000 ms; MISSED: nothing accepted lost"

@@ -6,6 +6,7 @@ import pytest
 
 from medchain.chain.block import Block, Header
 from medchain.chain.certificate import Certificate
+from medchain.engine.decided import RECENT_BLOCKS_MAX
 from medchain.engine.queries import READS
 from medchain.engine.ready import Refused
 from medchain.ledger.trail import trail_after, trail_start
@@ -59,6 +60,21 @@ def test_chain_reads_tell_of_decided_blocks(story):
         assert code_of(read(node, method, height=10_000)) == "chain.height-unknown"
     assert read(node, "chain.genesis")["document"] == story.cluster.genesis.to_json()
     assert read(node, "chain.params")["parameters"]["state_buckets"] == 64
+
+
+def test_block_that_many_ask_about_is_read_once_and_the_newest_not_at_all(story, monkeypatch):
+    """Each waiting client asks what became of its transaction: a block of two thousand was read two thousand times."""
+    node, reads = story.cluster.nodes[1], []
+    decode = Block.decode
+    monkeypatch.setattr(Block, "decode", lambda data: reads.append(data) or decode(data))
+    for height in (node.height, node.height, 1, 1, node.height):
+        block = node.engine.chain.block_of(height)
+        assert block.header.height == height
+        assert block.encode() == node.engine.chain.archive.block(height)
+    assert len(reads) == (1 if node.height > RECENT_BLOCKS_MAX else 0)
+    for height in range(1, node.height + 1):
+        node.engine.chain.block_of(height)
+    assert len(node.engine.chain._recent) <= RECENT_BLOCKS_MAX
 
 
 def test_validators_are_told_with_their_hospitals(cluster):
