@@ -204,6 +204,7 @@ PROTOCOL: Final[dict[str, Held]] = {
     ),
     "primary(h, v) = R[(h+v) mod |R|]": (
         ("consensus/test_rotation.py", "test_every_validator_leads_once_in_n_views_of_a_height"),
+        ("scenario", "rotation-without-the-dead"),
     ),
     # ---- resending
     "own messages of the undecided height every second": (

@@ -91,10 +91,11 @@ class Stage:
         self.summary: dict[str, list[str]] | None = None
         """While `settle` runs: what each player did, instead of lines."""
 
-    def start(self, n: int, liars: tuple[str, ...]) -> None:
-        """Boot `n` validators called a, b, c... in the order of their keys."""
+    def start(self, n: int, liars: tuple[str, ...], turns: str | None) -> None:
+        """Boot `n` validators called a, b, c... in the order of their keys; those named in `turns` lead, without it all."""
         self.validators = validators_of(n)
         names = "abcdefghijklm"[:n]
+        self.rotation = tuple(KEYS[names.index(name)].public for name in (turns or names))
         self.liars = liars
         self.players = {name: Player(name, index, Replica(NETWORK, KEYS[index])) for index, name in enumerate(names)}
         for player in self.players.values():
@@ -255,7 +256,7 @@ class Stage:
     # ---- the world --------------------------------------------------------------------------------------------------------------
 
     def leader(self, height: int, view: int) -> str:
-        return self.player_of(primary(self.validators.voters, height, view))
+        return self.player_of(primary(self.rotation, height, view))
 
     def parent(self, height: int) -> tuple[bytes, int]:
         """Digest and time of the block below a height."""
@@ -269,7 +270,7 @@ class Stage:
     def start_height(self, player: Player, height: int) -> HeightStarted:
         digest, time_ms = self.parent(height)
         records = tuple(record for record in player.disk if height_of(record) == height)
-        return HeightStarted(height, self.validators, self.validators.voters, Parameters(), time_ms, digest, records)
+        return HeightStarted(height, self.validators, self.rotation, Parameters(), time_ms, digest, records)
 
     def boot(self, player: Player, *, is_voting: bool = True) -> None:
         """Start a process with what its disk holds."""

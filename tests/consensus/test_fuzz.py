@@ -21,6 +21,7 @@ from medchain.consensus.events import (
     BuildProposal,
     CertificateLearned,
     CheckProposal,
+    DecisionAdopted,
     FetchBlock,
     HardState,
     Output,
@@ -125,6 +126,7 @@ class Dice:
             (1, lambda: VotingAllowed(False)),
             (6, lambda: VotingAllowed(True)),
             (3, lambda: SituationChanged(*self.flags())),
+            (1, DecisionAdopted),
             (0.1, lambda: CertificateLearned(Certificate(1, self.view(), self.random.choice(DIGESTS), ((0, bytes(64)),) * 3))),
         )
         return self.random.choices([make for _, make in makers], [weight for weight, _ in makers])[0]()

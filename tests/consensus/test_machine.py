@@ -301,7 +301,7 @@ class OneReplica(RuleBasedStateMachine):
 
 
 def test_replica_keeps_its_promises_in_every_story():
-    run_state_machine_as_test(OneReplica, settings=settings(max_examples=60, stateful_step_count=40))
+    run_state_machine_as_test(OneReplica, settings=settings(max_examples=150, stateful_step_count=40))
 
 
 @pytest.mark.long

@@ -79,8 +79,9 @@ def run(stage: Stage, command: str) -> list[str]:
 
 
 def start(stage: Stage, words: list[str]) -> None:
-    _, options = split_options(words, ("n", "liars"))
-    stage.start(int(options["n"]), tuple(options["liars"].split(",")) if "liars" in options else ())
+    _, options = split_options(words, ("n", "liars", "turns"))
+    liars, turns = options.get("liars", ""), options.get("turns")
+    stage.start(int(options["n"]), tuple(filter(None, liars.split(","))), None if turns is None else turns.replace(",", ""))
 
 
 def block(stage: Stage, words: list[str]) -> None:

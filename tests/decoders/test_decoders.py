@@ -24,7 +24,7 @@ NAMED = re.compile(r"(^|_)(decode|from|load|read|parse|unpack)(_|$)")
 EXTRA = ("medchain.wire.methods:check_params", "medchain.network.framing:Assembler.feed")
 """Decoders that are named otherwise."""
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number")
-EXAMPLES = 400
+EXAMPLES = 800
 EXAMPLES_LONG = 20_000
 SECONDS_MAX = 5
 """Of this process, for all bombs together; a tenth of it on an idle machine."""
