@@ -305,8 +305,10 @@ def test_replica_keeps_its_promises_in_every_story():
 
 
 @pytest.mark.long
-def test_replica_keeps_its_promises_in_very_many_long_stories():
-    run_state_machine_as_test(OneReplica, settings=settings(max_examples=5_000, stateful_step_count=120))
+@pytest.mark.parametrize("block", range(20))
+def test_replica_keeps_its_promises_in_very_many_long_stories(block):
+    stories = hypothesis.seed(block)(type("Stories", (OneReplica,), {}))
+    run_state_machine_as_test(stories, settings=settings(max_examples=200, stateful_step_count=80, database=None))
 
 
 STEADY = settings(max_examples=100, stateful_step_count=30, derandomize=True, database=None, phases=[hypothesis.Phase.generate])
