@@ -20,6 +20,7 @@ TIMERS: Final = "consensus/test_timers.py"
 ENGINE: Final = "engine/test_engine.py"
 RECOVERY: Final = "engine/test_recovery.py"
 GOSSIP: Final = "engine/test_gossip.py"
+ROTATION: Final = "ledger/test_rotation.py"
 POOL: Final = "engine/test_mempool.py"
 
 Held = tuple[tuple[str, str], ...]
@@ -195,11 +196,25 @@ PROTOCOL: Final[dict[str, Held]] = {
     "a locally held certificate is never consulted": (
         ("engine/test_late.py", "test_all_nodes_name_the_same_rotation_at_the_same_height_whatever_certificates_they_hold"),
     ),
+    "each distinct primary of (g, 0..w-1) except g's proposer skips; the formula of skips and bars": (
+        (ROTATION, "test_each_primary_of_a_view_that_passed_is_punished_once_and_the_proposer_of_the_block_is_not"),
+        (ROTATION, "test_bars_double_eight_times_and_no_more_and_old_skips_are_forgotten"),
+        (ROTATION, "test_primary_that_signs_but_never_proposes_is_barred_ever_longer"),
+        (ROTATION, "test_a_huge_view_punishes_everybody_once_and_at_once"),
+    ),
+    "R(h): key order, less at most n-q: the unsigned for K heights, then the barred, ties by key": (
+        (ROTATION, "test_however_many_are_silent_only_the_spare_ones_are_left_out_the_longest_silent_first"),
+        (ROTATION, "test_of_the_barred_the_one_barred_longest_goes_first_and_ties_go_by_key"),
+        (ROTATION, "test_random_chains_lead_to_the_rotation_that_the_words_of_the_protocol_give"),
+        (ROTATION, "test_frozen_rotations_and_rows_do_not_change"),
+    ),
     "newest height signed counts carried certificates and late commits": (
+        (ROTATION, "test_signed_is_whatever_certificate_or_late_commit_a_block_carried"),
         ("engine/test_late.py", "test_validator_whose_commits_always_come_after_the_decision_counts_as_alive"),
         ("engine/test_late.py", "test_late_commit_of_any_recent_height_and_view_is_accepted_and_counts"),
     ),
     "those unsigned for K heights lead no more": (
+        (ROTATION, "test_validator_that_signed_nothing_for_k_heights_is_left_out_and_not_a_height_sooner"),
         ("engine/test_late.py", "test_dead_validator_leaves_the_rotation_and_then_no_view_changes_any_more"),
     ),
     "primary(h, v) = R[(h+v) mod |R|]": (
