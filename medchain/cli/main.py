@@ -31,7 +31,7 @@ NOUNS: Final[dict[str, Noun]] = {
     "keys": Noun("keys", "key files: new, show"),
     "tx": Noun("tx", "transactions: show, wait, proof"),
     "verify": Noun("verify", "check a proof file offline, with the genesis document alone"),
-    "sim": Noun("sim", "the deterministic simulator: explore, run"),
+    "sim": Noun("sim", "the deterministic simulator: run, shrink, mutants, explore"),
     "clinician": Noun("clinician", "clinicians: credential, revoke, show"),
     "patient": Noun("patient", "patients: register, show"),
     "record": Noun("record", "records: put, amend, get, show, history, list"),

@@ -359,7 +359,22 @@ def _draw_actions(
         actions.append(slow)
     if dice.randrange(6) == 0:
         actions.append(FullDisk(dice.randint(start_ms, end_ms), dice.randrange(count), dice.randint(100, 1_500)))
+    if dice.randrange(6) == 0:
+        for _ in range(dice.randint(1, 3)):
+            actions += draw_last_word(dice, count, dice.randint(start_ms + 300, end_ms))
     return tuple(sorted(actions, key=lambda action: action.at_ms))
+
+
+def draw_last_word(dice: random.Random, count: int, at_ms: int) -> list[Action]:
+    """Let f nodes be down while another one is not heard any more from `at_ms` on.
+
+    If that moment lies between its Prepare and its Commit, it alone collects q commits and decides; the others lack one, change the view
+    when the first come back, and must decide the same: where most forks would begin.
+    """
+    silent, *down = dice.sample(range(count), 1 + (count - 1) // 3)
+    links = tuple([(silent, peer) for peer in range(count) if peer != silent])
+    crashes = [Crash(max(0, at_ms - 300), node, CrashPoint.ANYWHERE, 900) for node in down]
+    return [*crashes, Partition(at_ms, 1_300, "one-way", links, is_holding=False)]
 
 
 def _draw_jumps(

@@ -1,166 +1,86 @@
-"""Mutants: one rule of our own is dropped at a time, and a judge must see it soon: a judge that sees nothing judges nothing."""
+"""Mutants: one rule of our own is dropped at a time, and a judge must see it soon: a judge that sees nothing judges nothing.
+
+The whole table, with many seeds a mutant, is `medchain sim mutants` (medchain/sim/DESIGN.md shows one).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Final
 
 import pytest
 
 import medchain.chain.validators
-from medchain.consensus.instance import Instance
+from medchain.chain.validators import quorum
 from medchain.consensus.promises import Promises
-from medchain.engine.decided import DecidedChain
-from medchain.engine.executor import Executor
-from medchain.engine.ready import Event, Ready
-from medchain.engine.recovery import AmnesiaCheck
-from medchain.engine.verification import Verifier
-from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, draw_plan, quiet_plan
-from medchain.sim.node import EngineBuilder, EngineLike, Start
-from medchain.sim.run import run_plan
-from medchain.store import layout
-from medchain.store.keyvalue import WriteBatch
+from medchain.errors import Malformed
+from medchain.sim.mutants.hunt import Catch, describe_catches, hunt, run_mutant, run_under
+from medchain.sim.mutants.mutant import Mutant
+from medchain.sim.mutants.roster import MUTANTS, mutant_called
+from medchain.sim.run import SeedOptions, plan_of
 
-pytestmark = pytest.mark.sim
-SEEDS = 60
-
-
-class Filter:
-    """An engine whose batches lose some rows before they are written."""
-
-    def __init__(self, engine: EngineLike, is_kept: Callable[[bytes], bool]) -> None:
-        self._engine = engine
-        self._is_kept = is_kept
-
-    def handle_all(self, events: Sequence[Event]) -> Ready:
-        ready = self._engine.handle_all(events)
-        kept = tuple(operation for operation in ready.batch.operations if self._is_kept(operation[0]))
-        return replace(ready, batch=WriteBatch(kept))
+SEEDS: Final = 12
+SLOW: Final = frozenset({"no view changes demanded", "timers without support", "2f+1 as quorum at n = 8", "2f+1 as quorum at n = 9"})
+"""Those whose worlds are long, or of whose worlds few show anything."""
+QUICK: Final = [mutant for mutant in MUTANTS if mutant.name not in SLOW and not mutant.harmless]
+JUDGES: Final = frozenset(
+    {"agreement", "certificates", "promises", "durability", "roots", "honesty", "tidiness", "times", "progress", "stopped"}
+)
 
 
-def filtered(is_kept: Callable[[bytes], bool]) -> Callable[[EngineBuilder], EngineBuilder]:
-    def wrap(builder: EngineBuilder) -> EngineBuilder:
-        def build(start: Start) -> EngineLike:
-            return Filter(builder(start), is_kept)
-
-        return build
-
-    return wrap
+def name_of(mutant: Mutant) -> str:
+    return mutant.name
 
 
-def first_finding(wrap: Callable[[EngineBuilder], EngineBuilder] | None = None, seeds: int = SEEDS) -> tuple[str, str]:
-    """Run seeds of four nodes until a judge speaks; return which and what."""
-    for seed in range(seeds):
-        report = run_plan(draw_plan(seed, 4), wrap=wrap)
-        if report.violations:
-            return report.violations[0].checker, report.violations[0].message
-    return "", f"nothing was seen in {seeds} seeds"
+@pytest.mark.sim
+@pytest.mark.parametrize("mutant", QUICK, ids=name_of)
+def test_rule_that_is_dropped_is_missed_by_a_judge_and_only_then(mutant: Mutant) -> None:
+    catch = hunt(mutant, SEEDS, is_first_enough=True)
+    assert catch.caught, f"nobody saw in {SEEDS} seeds that {mutant.lost}"
+    assert set(catch.by) <= JUDGES
+    assert catch.first_seed is not None
+    sound = run_mutant(None, catch.first_seed, mutant)
+    assert not [violation for violation in sound.violations if violation.checker in catch.by], "the same world without the mutant fails too"
 
 
-def test_votes_that_are_not_durable_are_seen() -> None:
-    """The amnesia check and the sight of own unknown votes make such nodes stop voting and alarm, which may be what is seen first."""
-    checker, message = first_finding(filtered(lambda key: not key.startswith(layout.HARD_STATE)))
-    assert checker in ("promises", "agreement", "stopped", "progress", "tidiness", "honesty"), message
+@pytest.mark.sim
+@pytest.mark.long
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.name in SLOW], ids=name_of)
+def test_rule_whose_loss_shows_seldom_is_missed_in_many_seeds(mutant: Mutant) -> None:
+    assert hunt(mutant, 60, is_first_enough=True).caught
 
 
-def test_pool_that_is_not_durable_is_seen() -> None:
-    checker, message = first_finding(filtered(lambda key: not key.startswith(layout.POOL)))
-    assert checker == "durability", message
+def test_mutants_are_distinct_and_say_what_they_lack() -> None:
+    names = [mutant.name for mutant in MUTANTS]
+    assert len(set(names)) == len(names) >= 45
+    assert all(mutant.lost and (mutant.replacements or mutant.wrap) for mutant in MUTANTS)
+    assert set(names) >= SLOW
+    with pytest.raises(Malformed, match="no mutant called 'none'"):
+        mutant_called("none")
 
 
-def test_state_that_is_not_written_is_seen() -> None:
-    checker, message = first_finding(filtered(lambda key: not key.startswith(layout.STATE)))
-    assert checker in ("roots", "stopped"), message
+def test_everything_is_as_before_when_a_mutant_is_gone_whatever_happened() -> None:
+    change_view = Promises.change_view
+    with pytest.raises(ZeroDivisionError), mutant_called("half as quorum").in_place():
+        assert medchain.chain.validators.quorum(4) == 2
+        raise ZeroDivisionError
+    with mutant_called("prepared block hidden").in_place():
+        assert Promises.change_view is not change_view
+    assert medchain.chain.validators.quorum is quorum and quorum(4) == 3 and Promises.change_view is change_view
 
 
-def test_certificates_that_are_not_written_are_seen() -> None:
-    checker, message = first_finding(filtered(lambda key: not key.startswith(layout.CERTIFICATE)))
-    assert checker in ("certificates", "stopped", "progress"), message
+@pytest.mark.sim
+def test_run_under_a_mutant_by_name_is_the_same_again() -> None:
+    plan = plan_of(3, SeedOptions(nodes=4, has_liars=False))
+    first, again, sound = (run_under(name, plan) for name in ("pool unwritten", "pool unwritten", None))
+    assert first.violations and first.violations == again.violations and first.digest == again.digest
+    assert not sound.violations
 
 
-def test_quorum_of_half_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(medchain.chain.validators, "quorum", lambda n: n // 2)
-    checker, message = first_finding()
-    assert checker in ("agreement", "promises", "stopped"), message
-
-
-def test_view_change_that_hides_what_was_prepared_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Promises.change_view
-
-    def forgetful(self: Promises, view: int) -> Any:
-        proof, self.proof = self.proof, None
-        try:
-            return honest(self, view)
-        finally:
-            self.proof = proof
-
-    monkeypatch.setattr(Promises, "change_view", forgetful)
-    monkeypatch.setattr(Promises, "is_bound_to_certificate", property(lambda self: False))
-    checker, message = first_finding()
-    assert checker in ("promises", "agreement", "stopped"), message
-
-
-def test_voting_in_a_view_that_one_left_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Promises.change_view
-
-    def restless(self: Promises, view: int) -> Any:
-        change, records = honest(self, view)
-        del self._view_changes[view]
-        return change, records
-
-    monkeypatch.setattr(Promises, "change_view", restless)
-    monkeypatch.setattr(Instance, "may_sign_in_view", property(lambda self: self.may_sign))
-    checker, message = first_finding()
-    assert checker in ("promises", "agreement", "stopped"), message
-
-
-def test_forged_signatures_let_through_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Verifier, "check_all", lambda self, items: [True] * len(items))
-    checker, message = first_finding()
-    assert checker in ("honesty", "certificates"), message
-
-
-def test_replayed_transactions_let_through_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Forgetful:
-        def __init__(self, archive: Any) -> None:
-            self._archive = archive
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._archive, name)
-
-        def locate(self, transaction_id: bytes) -> None:
-            return None
-
-    honest = DecidedChain.__init__
-
-    def founded(self: DecidedChain, *arguments: Any, **named: Any) -> None:
-        honest(self, *arguments, **named)
-        self.archive = Forgetful(self.archive)  # type: ignore[assignment]
-
-    monkeypatch.setattr(DecidedChain, "__init__", founded)
-    checker, message = first_finding()
-    assert checker in ("durability", "stopped"), message
-
-
-def test_execution_that_differs_from_the_rule_book_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Executor._apply
-
-    def late(self: Executor, height: int, time_ms: int, *arguments: Any) -> Any:
-        return honest(self, height, time_ms + 1, *arguments)
-
-    monkeypatch.setattr(Executor, "_apply", late)
-    checker, message = first_finding()
-    assert checker == "roots", message
-
-
-def test_amnesia_check_left_out_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backup older than its owner's votes, put back without a word, lets it vote twice."""
-    monkeypatch.setattr(AmnesiaCheck, "may_vote", lambda self: True)
-    for at_ms in range(1_000, 1_200, 7):
-        crashes = [Crash(at_ms, node, CrashPoint.BETWEEN_SENDS, 5, 1000, fate=DiskFate.RESTORED) for node in range(4)]
-        plan = quiet_plan(1).with_actions(*[Backup(at_ms - 8, node) for node in range(4)], *crashes)
-        report = run_plan(plan, faulty=frozenset())
-        if any(violation.checker in ("promises", "agreement", "stopped") for violation in report.violations):
-            return
-    pytest.fail("nobody saw four restored backups vote again")
+def test_table_names_what_nobody_saw() -> None:
+    seen = Catch("one", "this is dropped", "", seeds=9, caught=2, by={"agreement": 1, "progress": 1}, first_seed=4)
+    missed = Catch("two", "that is dropped", "", seeds=9)
+    excused = Catch("three", "what is dropped", "another rule holds it", seeds=9)
+    lines = describe_catches([seen, missed, excused])
+    assert "| **one**: this is dropped | 2 of 9 | agreement 1, progress 1 | seed 4 |" in lines
+    assert "3 mutants: 1 caught, 1 missed by all judges" in lines and lines[-1] == "MISSED two"
+    assert [catch.is_as_expected for catch in (seen, missed, excused)] == [True, False, True]

@@ -81,7 +81,10 @@ class Roots:
             data = None if digest is None else store.get(layout.body_key(digest))
             if data is None:
                 return
-            block = self._case.block(data)
+            try:
+                block = self._case.block(data)
+            except Malformed:
+                return  # the judge of certificates says so
             view = StoredState(fresh)
             context = BlockContext(height, block.header.time_ms, self._case.network, parameters_of(view))
             carried = Carried(block.last_commit, block.evidence, proposer)

@@ -272,21 +272,21 @@ class Usurper(FalsePrimary):
         if message.view == 0:
             early = self._early(message)
             return [envelope] if early is None else [envelope, Envelope(None, early)]
-        kind = self.dice.randrange(7)
-        if kind >= 5:
-            usurped = self._in_another_name(message, is_proof_genuine=kind == 5)
-            return [envelope] if usurped is None else [Envelope(envelope.to, usurped)]
-        if kind == 0:
-            return [Envelope(envelope.to, replace(message, view_changes=()))]
-        if kind == 1:
+        kind = self.dice.randrange(10)
+        if kind < 4:  # a block of one's own, or the right one, justified by nothing
+            other = self.build(message, message.proposal.header.time_ms + 1, ()) if kind else None
+            said = message if other is None else self.instead(message, other)
+            return [Envelope(envelope.to, replace(said, view_changes=()))]
+        if kind == 4:
             return [Envelope(envelope.to, replace(message, view_changes=message.view_changes[1:]))]
-        if kind == 2:
+        if kind == 5:
             bare = tuple([change.without_proof() for change in message.view_changes])
             return [Envelope(envelope.to, replace(message, view_changes=bare))]
-        if kind == 3:
+        if kind == 6:
             block = self.build(message, message.proposal.header.time_ms, self.transactions_of(message))
             return [envelope] if block is None else [Envelope(envelope.to, self.instead(message, block))]
-        return [envelope]
+        usurped = self._in_another_name(message, is_proof_genuine=kind == 7) if kind < 9 else None
+        return [envelope] if usurped is None else [Envelope(envelope.to, usurped)]
 
     def _in_another_name(self, message: PrePrepare, is_proof_genuine: bool) -> PrePrepare | None:
         """Return a block of one's own making as the highest prepared one, in the name of an earlier primary, which signs no header.

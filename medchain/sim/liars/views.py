@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from medchain.chain.vote import ViewChange
-from medchain.engine.ready import Envelope
+from medchain.consensus.messages import PrePrepare
+from medchain.engine.ready import Envelope, Event, Ready, Received
 from medchain.sim.liars.liar import Liar
+from medchain.sim.node import EngineLike, Start
 from medchain.wire.peer import BlockSent, PastVotesSent, RangeSent, TransactionsOffered
 
 
@@ -17,6 +19,18 @@ class ViewLiar(Liar):
     Tests that a claim without proof decides nothing, that q statements outvote f lies, that a proof is checked signature by signature,
     and that a view change which hides a commit is found out.
     """
+
+    def __init__(self, start: Start, engine: EngineLike) -> None:
+        super().__init__(start, engine)
+        self._proposed: tuple[int, int, bytes] = (0, 0, b"")
+        """(height, view, digest) of the newest proposal heard of."""
+
+    def lie(self, events: Sequence[Event]) -> Ready:
+        """Listen to what is proposed, then lie."""
+        for event in events:
+            if isinstance(event, Received) and isinstance(event.message, PrePrepare):
+                self._proposed = (event.message.height, event.message.view, event.message.digest)
+        return super().lie(events)
 
     def spoil(self, envelopes: Sequence[Envelope]) -> list[Envelope]:
         """Swap own view changes for lies."""
@@ -30,18 +44,23 @@ class ViewLiar(Liar):
         return said
 
     def _lie(self, change: ViewChange) -> ViewChange:
-        kind = self.dice.randrange(6)
+        kind = self.dice.randrange(8)
         if kind == 0:
             return change
-        if kind <= 2:
+        if kind == 1:
             return ViewChange.sign(self.network, self.start.key, change.height, change.view, None)
-        proof = self.false_proof(change.height, change.view - 1, self.other_digest(change.digest or b""))
-        if kind == 5 and change.proof is not None:  # a genuine proof beside a block that it does not prove
+        height, view, digest = self._proposed
+        is_had_by_others = height == change.height and view < change.view  # so an honest primary could lead with it
+        if is_had_by_others and self.dice.randrange(3):
+            proof = self.false_proof(change.height, view, digest)
+        else:
+            proof = self.false_proof(change.height, change.view - 1, self.other_digest(change.digest or b""))
+        if kind == 7 and change.proof is not None:  # a genuine proof beside a block that it does not prove
             proof = replace(proof, view=change.proof.view)
             lie = ViewChange.sign(self.network, self.start.key, change.height, change.view, proof)
             return replace(lie, proof=change.proof)
         lie = ViewChange.sign(self.network, self.start.key, change.height, change.view, proof)
-        return lie.without_proof() if kind == 3 else lie
+        return lie.without_proof() if kind == 2 else lie
 
 
 class Miser(Liar):
