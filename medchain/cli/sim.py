@@ -288,7 +288,7 @@ class _SeedRun:
         return replace(report, replay=f"medchain sim run --seed {seed}{self._options.words()} --mutant {shlex.quote(self._mutant)} --trace")
 
     def timed(self, seed: int) -> tuple[SeedReport, float]:
-        """Run a seed; return its report and the seconds of CPU time it took, which a busy machine changes less than the time on the wall."""
+        """Run a seed; return its report and its CPU seconds, which a busy machine changes less than the time on the wall."""
         started = time.process_time()
         report = self(seed)
         return report, time.process_time() - started
@@ -296,8 +296,8 @@ class _SeedRun:
 
 def _add_to_ledger(arguments: argparse.Namespace, summary: Summary, cpu_seconds: float) -> None:
     """Add one line about a run to a file; sums over files of such lines are sums over runs."""
-    asked = {"start": arguments.start, "nodes_asked": arguments.nodes, "liars_forced": arguments.liars, "cpu_seconds": round(cpu_seconds, 1)}
-    line = {**asked, **asdict(summary), "failures": [report.replay for report in summary.failures]}
+    asked = {"start": arguments.start, "nodes_asked": arguments.nodes, "liars_forced": arguments.liars}
+    line = {**asked, "cpu_seconds": round(cpu_seconds, 1), **asdict(summary), "failures": [report.replay for report in summary.failures]}
     with arguments.ledger.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 

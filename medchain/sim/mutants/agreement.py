@@ -24,7 +24,7 @@ from medchain.consensus.tally import Tally
 from medchain.consensus.view_changes import Choice, ViewChanges
 from medchain.engine.agreement import Agreement
 from medchain.sim.faults import Partition, Plan, quiet_plan
-from medchain.sim.mutants.mutant import Mutant, cut_short, lying
+from medchain.sim.mutants.mutant import Mutant, cut_short, lying, torn_apart
 from medchain.sim.network import Weather
 
 # ---- quorums ------------------------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ QUORUMS: Final = (
             f"2f+1 as quorum at n = {nodes}",
             "q is 2f+1, so two quorums need not share an honest node (protocol.md, Numbers)",
             ((medchain.chain.validators, "quorum", _two_f_plus_one),),
-            plans=lying(nodes, "twins"),
+            plans=torn_apart(nodes),
         )
         for nodes in (5, 6, 8, 9)
     ],
@@ -335,6 +335,11 @@ def _quorum_lost(seed: int) -> Plan:
     return replace(plan, parameters=slow).with_actions(split)
 
 
+def _far_views(seed: int) -> Plan:
+    """A liar that claims views far ahead, and proposes nothing once everybody followed it there."""
+    return quiet_plan(seed, liars=((seed % 4, "lazy primary + far viewer"),))
+
+
 def _lossy(seed: int) -> Plan:
     """Most messages are lost, and no connection breaks, which would have everything said again."""
     return quiet_plan(seed, weather=Weather(loss_permille=600), safety_ms=20_000)
@@ -355,7 +360,7 @@ VIEWS: Final = (
         "one is enough to follow",
         "a view is followed that one validator supports (lessons.md: FISCO-BCOS #2211)",
         ((ViewChanges, "supported_by", _one_suffices),),
-        plans=lying(4, "far viewer"),
+        plans=_far_views,
     ),
     Mutant(
         "nobody is followed",

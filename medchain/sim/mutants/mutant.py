@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from medchain.chain.validators import faults_tolerated
 from medchain.engine.ready import Event, Ready
-from medchain.sim.faults import Action, Plan, draw_last_word, draw_plan, quiet_plan
-from medchain.sim.network import Weather
+from medchain.sim.faults import Action, Partition, Plan, draw_last_word, draw_plan, quiet_plan
+from medchain.sim.network import Weather, links_between
 from medchain.sim.node import EngineBuilder, EngineLike, Start
 from medchain.store.keyvalue import WriteBatch
 
@@ -51,6 +52,23 @@ def cut_short(*kinds: str) -> PlanMaker:
         liars = ((dice.randrange(4), dice.choice(kinds)),) if kinds else ()
         plan = quiet_plan(seed, weather=weather, liars=liars, safety_ms=600 + CYCLE_MS * CYCLES, submit_interval_ms=30)
         return plan.with_actions(*actions)
+
+    return make
+
+
+def torn_apart(nodes: int) -> PlanMaker:
+    """Return a maker of plans with f twins, whose honest others are cut in two halves again and again."""
+
+    def make(seed: int) -> Plan:
+        dice = random.Random(f"medchain/torn-apart/{seed}")
+        liars = tuple([(node, "twins") for node in range(faults_tolerated(nodes))])
+        cuts: list[Action] = []
+        for place in range(4):
+            honest = dice.sample(range(len(liars), nodes), nodes - len(liars))
+            middle = len(honest) // 2
+            links = links_between(tuple(honest[:middle]), tuple(honest[middle:]))
+            cuts.append(Partition(500 + 1_500 * place, 1_200, "split", links, is_holding=False))
+        return quiet_plan(seed, nodes, liars=liars, safety_ms=6_500).with_actions(*cuts)
 
     return make
 
