@@ -62,6 +62,7 @@ class Instance:
         self.height = started.height
         self.validators = started.validators
         self.rotation = started.rotation
+        self.parameters = started.parameters
         self._started = started
         self._own = b"" if key is None else key.public
         self._is_voter = self.validators.is_voter(self._own)

@@ -40,6 +40,8 @@ from medchain.errors import InvariantBroken
 
 RESEND_MS: Final = 1_000
 """Own messages of the undecided height are sent again this often (protocol.md, "Resending")."""
+RESENDS_BEFORE_TIMEOUT: Final = 4
+"""The first time, in each view, after this part of the shortest view timeout: a lost message must not cost a view (DESIGN.md)."""
 
 
 class Replica:
@@ -54,6 +56,8 @@ class Replica:
         self._instance: Instance | None = None
         self._unknown_own: Vote | ViewChange | None = None
         self._resend_at_ms = 0
+        self._resend_in_ms = 0
+        self._resend_view = 0
 
     # ---- facts for the engine ---------------------------------------------------------------------------------------------------
 
@@ -114,6 +118,8 @@ class Replica:
         is_tick = isinstance(event, Ticked)
         if self._instance is not None:
             outputs += self._instance.pass_time() if is_tick else self._instance.advance()
+            if self._resend_view != self._instance.view:
+                self._plan_resend(self._instance.parameters.view_timeout_base_ms)
         if is_tick:
             outputs += self._resend()
         return [*alarms, *outputs] if alarms else outputs
@@ -159,7 +165,9 @@ class Replica:
         if self._unknown_own is not None and self._unknown_own.height < event.height:
             self._unknown_own = None
         has_past = bool(event.hard_state)
-        self._resend_at_ms = self._around.monotonic_ms + (0 if has_past else RESEND_MS)
+        self._plan_resend(event.parameters.view_timeout_base_ms)
+        if has_past:
+            self._resend_at_ms = self._around.monotonic_ms
         pre_prepares, votes = self._early.take(event.height)
         self._early.expect(event.height + 1)
         outputs: list[Output] = []
@@ -210,11 +218,18 @@ class Replica:
         return []
 
     def _resend(self) -> list[Output]:
-        """Send own messages of this height again every second; also while a decided block is still being fetched."""
+        """Send own messages of this height again, soon and then every second; also while a decided block is still being fetched."""
         if self._instance is None or self._around.monotonic_ms < self._resend_at_ms:
             return []
-        self._resend_at_ms = self._around.monotonic_ms + RESEND_MS
+        self._resend_in_ms = min(RESEND_MS, 2 * self._resend_in_ms)
+        self._resend_at_ms = self._around.monotonic_ms + self._resend_in_ms
         return [Broadcast(message) for message in self._instance.own_messages()]
+
+    def _plan_resend(self, view_timeout_base_ms: int) -> None:
+        """A view began: what is said in it is repeated after a part of its timeout, then after twice as long, up to a second."""
+        self._resend_view = self.view
+        self._resend_in_ms = min(RESEND_MS, view_timeout_base_ms // RESENDS_BEFORE_TIMEOUT)
+        self._resend_at_ms = self._around.monotonic_ms + self._resend_in_ms
 
     def explain(self) -> dict[str, Any]:
         """Return what this node waits for, in words and numbers (JSON-friendly; keys in hexadecimal)."""

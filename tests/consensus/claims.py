@@ -224,6 +224,7 @@ PROTOCOL: Final[dict[str, Held]] = {
     # ---- resending
     "own messages of the undecided height every second": (
         (REPLICA, "test_own_messages_of_the_undecided_height_are_sent_again_every_second"),
+        (REPLICA, "test_first_repetitions_come_before_the_shortest_timer_ends_so_that_a_lost_message_costs_no_view"),
         ("scenario", "lost-messages-come-again"),
     ),
     "who has decided answers any message of that height with block and certificate": (

@@ -514,5 +514,5 @@ def test_node_with_a_late_commit_but_no_decision_denies_nothing_and_waits_for_th
     again.accept(fresh, 2, tuple(view_change(i, 2) for i in (1, 2, 3)))
     assert again.replica.view == 2
     assert of(again.outputs, Persist) == []
-    assert sent(again.wait(0), COMMIT) == [late]
+    assert sent(again.wait(250), COMMIT) == [late]
     assert of(again.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3)))), Decided) != []

@@ -92,6 +92,28 @@ def test_own_messages_of_the_undecided_height_are_sent_again_every_second():
     assert sent(bench.feed(Ticked(2_000, GENESIS_TIME_MS)), PREPARE) == [prepare]
 
 
+def test_first_repetitions_come_before_the_shortest_timer_ends_so_that_a_lost_message_costs_no_view():
+    bench = Bench(parameters=Parameters(view_timeout_base_ms=1_000))
+    bench.accept(BLOCK)
+
+    def repeated(until_ms: int) -> list[int]:
+        return [bench.now_ms for _ in range(bench.now_ms + 50, until_ms + 1, 50) if sent(bench.wait(50), PREPARE)]
+
+    assert repeated(950) == [250, 750]
+    bench.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3))))
+    assert repeated(4_000) == [1_750, 2_750, 3_750]
+    bench.start(2, BLOCK.header.digest())
+    bench.accept(make_proposal(V4, height=2, parent=BLOCK.header.digest(), time_ms=BLOCK.header.time_ms + 1))
+    assert repeated(4_950) == [4_250, 4_750], "a new height begins again"
+
+
+def test_repetitions_begin_again_in_each_view():
+    bench = Bench(parameters=Parameters(view_timeout_base_ms=1_000))
+    bench.wait(10_000)
+    bench.change_views(1, (2, 3))
+    assert [time for time in range(50, 1_000, 50) if sent(bench.wait(50), ViewChange)] == [250, 750]
+
+
 def test_primary_sends_its_pre_prepare_again_and_not_its_bare_prepare():
     bench = Bench(me=1)
     bench.feed(ProposalBuilt(0, BLOCK))
