@@ -13,13 +13,23 @@ from medchain.consensus.messages import PrePrepare
 from medchain.engine.executor import Executor
 from medchain.engine.ready import Accepted, Alarm, PeerAccused, Received, Refused
 from medchain.engine.verification import Verifier
+from medchain.errors import Malformed
 from medchain.ledger.access import Request
 from medchain.ledger.consents import ACTIVE, HOSPITAL, REVOKED, Grant, Revoke, consent_id
 from medchain.ledger.execution import BlockContext
 from medchain.ledger.queries import consent
 from medchain.store import layout
 from medchain.store.keyvalue import WriteBatch
-from medchain.wire.peer import BlockSent, PastVotesSent, PastVotesWanted, PoolListed, TransactionsOffered, TransactionsWanted
+from medchain.wire.peer import (
+    BlockSent,
+    PastVotesSent,
+    PastVotesWanted,
+    PoolListed,
+    TransactionsOffered,
+    TransactionsWanted,
+    decode_message,
+    encode_message,
+)
 
 DAY_MS = 86_400_000
 
@@ -57,11 +67,11 @@ class LyingLeader:
         self.is_heard = lambda source, target, message: True
         cluster.drop = lambda source, target, message: self.node in (source, target) or not self.is_heard(source, target, message)
 
-    def propose(self, *transactions: Transaction, is_executed: bool = True) -> PrePrepare:
+    def propose(self, *transactions: Transaction, is_executed: bool = True, late: tuple[Vote, ...] = ()) -> PrePrepare:
         """A block as this leader would build it; not executed, it has the roots of an empty one."""
         executor = Executor(self.honest[0].engine.chain, Verifier(self.cluster.network))
         time_ms = self.honest[0].engine._turn.wall_ms
-        block = executor.build(0, time_ms, self.node.key.public, transactions if is_executed else ()).block
+        block = executor.build(0, time_ms, self.node.key.public, transactions if is_executed else (), late).block
         root = transactions_root([transaction.entry for transaction in transactions])
         block = replace(block, header=replace(block.header, transactions_root=root), transactions=transactions)
         prepare = Vote.sign(self.cluster.network, self.node.key, PREPARE, block.header.height, 0, block.header.digest())
@@ -230,6 +240,37 @@ def test_views_two_one_zero_and_one_lost_message_nobody_may_follow_and_no_timer_
     second.tick = tick
     cluster.drop = lambda *_: False
     cluster.run_until(lambda: all(node.height == 1 for node in (first, second, third)), 10_000)
+
+
+# ---- the rotation -----------------------------------------------------------------------------------------------------------
+
+
+def test_late_commits_under_no_digest_give_different_primaries(cluster):
+    """The leader shows one half a late commit that keeps a slow node in the rotation, and hides it from the other: these are two blocks."""
+    cluster.warm()
+    slow = leader_of(cluster)  # of height 1; the heights below are led by others in turn
+    cluster.drop = lambda source, target, message: source is slow and isinstance(message, Vote) and message.kind == COMMIT
+    while slow is leader_of(cluster) or cluster.nodes[0].height < 10:
+        cluster.settle(next(node for node in cluster.nodes if node is not slow), cluster.credential(name=f"dr {cluster.now_ms}"))
+    liar = LyingLeader(cluster)
+    chain = liar.honest[0].engine.chain
+    late = Vote.sign(cluster.network, slow.key, COMMIT, chain.height, 0, chain.digest)
+    cluster.tick()
+    shown, hidden = liar.propose(late=(late,)), liar.propose()
+    assert shown.digest != hidden.digest
+    for mixed in (
+        PrePrepare(replace(shown.proposal, last_commit=hidden.proposal.last_commit), shown.prepare),
+        PrePrepare(replace(hidden.proposal, last_commit=shown.proposal.last_commit), hidden.prepare),
+    ):
+        with pytest.raises(Malformed):
+            decode_message(encode_message(mixed))
+    height = chain.height + 1
+    for node, proposal in zip(liar.honest, (shown, hidden, hidden), strict=True):
+        liar.say(node, proposal)
+    cluster.run_until(lambda: all(node.height >= height for node in liar.honest))
+    assert len({node.engine.chain.archive.digest_of(height) for node in liar.honest}) == 1
+    assert len({node.engine.chain.rotation for node in liar.honest if node.height == liar.honest[0].height}) == 1
+    cluster.check_agreement()
 
 
 # ---- amnesia ----------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 import medchain.chain.validators
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
+from medchain.consensus.messages import PrePrepare
 from medchain.engine.ready import Envelope, Event, Ready, Received, Ticked
 from medchain.sim.clocks import EPOCH_MS
 from medchain.sim.engines import founding_batch
@@ -176,6 +177,46 @@ def test_a_liar_replays_pruned_own_votes_at_a_full_restart_and_everybody_is_obse
     assert min(probe.heights(1_700, 3_000, honest).values()) >= 10
     for node in honest:
         assert probe.engines[node].status()["waits_for"] == ""  # type: ignore[attr-defined]
+
+
+# ---- the rotation -----------------------------------------------------------------------------------------------------------
+
+
+def later_views(probe: Probe, first_ms: int, last_ms: int) -> int:
+    """Return how many heights of a stretch of time were decided in a view above 0: somebody let its turn pass."""
+    heights = {decision.height for decision in probe.decisions if first_ms <= decision.at_ms < last_ms}
+    chain = probe.engines[max(probe.engines)].chain  # type: ignore[attr-defined]
+    return sum(chain.certificate_of(height).view > 0 for height in heights)
+
+
+@pytest.mark.parametrize("nodes", [4, 7])
+def test_a_primary_that_signs_but_never_proposes_slows_the_chain_for_ever(nodes: int) -> None:
+    """f lazy primaries over twenty seconds: each turn they let pass doubles the time until the next one."""
+    lazy = frozenset(range((nodes - 1) // 3))
+
+    def propose_nothing(start: Start, ready: Ready) -> Ready:
+        is_lazy = start.node in lazy
+        return changed(ready, lambda envelope: [] if is_lazy and isinstance(envelope.message, PrePrepare) else [envelope])
+
+    probe = Probe(say=propose_nothing)
+    report = run_scripted(quiet_plan(12, nodes, safety_ms=20_000, tick_ms=50), probe, lazy)
+    assert not report.violations, told(report)
+    early, late = later_views(probe, 0, 10_000), later_views(probe, 10_000, 20_000)
+    assert early >= 2 * len(lazy) and late <= 2 * len(lazy), (early, late)
+    assert report.heights > 200
+
+
+def test_an_old_penalty_frees_a_silent_liar() -> None:
+    """One node was away, is back and still barred when another falls silent: that one loses its turns all the same."""
+    probe = Probe()
+    away = Crash(300, 1, CrashPoint.ANYWHERE, 4_000)
+    gone = Crash(5_500, 2, CrashPoint.ANYWHERE, 3_600_000)
+    report = run_plan(quiet_plan(13, safety_ms=14_000, tick_ms=50).with_actions(away, gone), wrap=probe.wrap, heights_min=1)
+    assert not report.violations, told(report)
+    assert later_views(probe, 300, 4_300) > 0, "nobody was punished"
+    assert later_views(probe, 5_500, 9_000) > 0
+    assert later_views(probe, 9_000, 14_000) == 0
+    assert probe.heights(9_000, 14_000, (0, 1, 3))[0] > 30
 
 
 # ---- work that only some know -----------------------------------------------------------------------------------------------
