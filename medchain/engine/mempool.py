@@ -30,10 +30,12 @@ POOL_BYTES_MAX: Final = 64 * 1024 * 1024
 """Some hundred thousand transactions of usual size: minutes of full blocks; more would expire before their turn."""
 ENTRY_OVERHEAD_BYTES: Final = 512
 """What an entry costs besides its bytes, so that tiny transactions cannot fill the memory under the cap."""
-SENDER_SHARE: Final = 4
-"""A sender holds at most a quarter of the pool, so that one gateway gone wild leaves room for others."""
-HOSPITAL_SHARE: Final = 2
-"""A hospital (all its senders) holds at most half of it."""
+SENDER_SHARE: Final = 3
+"""A sender holds at most a third of what it leaves free: alone a quarter of the pool; one gateway gone wild leaves room for others."""
+HOSPITAL_SHARE: Final = 1
+"""A hospital (all its senders) holds at most what it leaves free: alone half of the pool, beside another one a quarter, and so on. Fixed
+shares of a half were the whole pool for two; so f that conspire leave at least 1/2^f of it to the others. (Dynamic thresholds of shared
+buffers: Choudhury & Hahne 1998.)"""
 URGENT_SHARE: Final = 8
 """The last eighth is for urgent entries only: a revocation is accepted while a flood is refused."""
 URGENT_BLOCK_SHARE: Final = 2
@@ -213,13 +215,12 @@ class Mempool:
                 queues.append(queue)
 
     def _check_room(self, entry: PoolEntry) -> None:
-        sender, group = entry.transaction.body.sender, entry.placement.group
-        free = self.bytes_max - self.bytes_used - entry.size
-        if free < 0 or (not entry.placement.is_urgent and free < self.bytes_max // URGENT_SHARE):
+        room = self.bytes_max if entry.placement.is_urgent else self.bytes_max - self.bytes_max // URGENT_SHARE
+        free = room - self.bytes_used - entry.size
+        if free < 0:
             raise Rejected("pool.full", "the network has more work than it can place now: send the transaction again later")
-        of_sender = self._bytes_of.get(b"s" + sender, 0) + entry.size
-        of_group = self._bytes_of.get(b"g" + group, 0) + entry.size
-        if of_sender > self.bytes_max // SENDER_SHARE or of_group > self.bytes_max // HOSPITAL_SHARE:
+        of_sender, of_group = (self._bytes_of.get(account, 0) + entry.size for account in _accounts(entry))
+        if of_sender > free // SENDER_SHARE or of_group > free // HOSPITAL_SHARE:
             raise Rejected(
                 "pool.quota", "this sender or its hospital already fills its share of the pool: send the transaction again later"
             )
@@ -254,16 +255,22 @@ class Mempool:
 
     def _account(self, entry: PoolEntry, size: int) -> None:
         self.bytes_used += size
-        for key in (b"s" + entry.transaction.body.sender, b"g" + entry.placement.group):
-            total = self._bytes_of.get(key, 0) + size
+        for account in _accounts(entry):
+            total = self._bytes_of.get(account, 0) + size
             if total:
-                self._bytes_of[key] = total
+                self._bytes_of[account] = total
             else:
-                del self._bytes_of[key]
+                del self._bytes_of[account]
 
     def _write(self, entry: PoolEntry) -> None:
         value = codec.encode([entry.sequence, entry.is_local, entry.transaction.raw])
         self._staged.put(layout.pool_key(entry.transaction.id), value)
+
+
+def _accounts(entry: PoolEntry) -> tuple[bytes, bytes]:
+    """Return the keys under which bytes of a sender and its hospital are counted, in each lane apart: a flood delays no revocation."""
+    lane = b"u" if entry.placement.is_urgent else b"o"
+    return lane + b"s" + entry.transaction.body.sender, lane + b"g" + entry.placement.group
 
 
 def _take(entry: PoolEntry, left: list[int]) -> bool:

@@ -117,23 +117,54 @@ def refusal(function, *arguments, **options) -> str:
     return refused.value.code
 
 
+def fill(pool: Pool, name: str, *, is_urgent: bool = False) -> int:
+    """Let a hospital with many gateways add until it is refused; return how many bytes of the pool it then holds."""
+    before = pool.pool.bytes_used
+    for index in range(1_000):
+        try:
+            pool.add(f"{name} gateway {index % 8}", name, is_urgent=is_urgent)
+        except Rejected:
+            return pool.pool.bytes_used - before
+    pytest.fail("nothing was refused")
+
+
 def test_a_full_pool_refuses_and_changes_nothing_but_takes_urgent_entries(signer):
-    pool = Pool(signer, bytes_max=64 * 1024)
+    pool = Pool(signer, bytes_max=16 * 1024)
     added = []
     for index in range(1_000):
         try:
-            added.append(pool.add(f"sender {index % 8}", f"group {index % 8}"))
-        except Rejected as refused:
-            assert refused.code == "pool.full"
+            added.append(pool.add(f"sender {index}", f"group {index}"))
+        except Rejected:
             break
     before = (len(pool.pool), pool.pool.bytes_used)
-    assert refusal(pool.add, "another") == "pool.full"
+    assert refusal(pool.add, "another", size=5_000) == "pool.full"
     assert (len(pool.pool), pool.pool.bytes_used) == before
-    assert before[1] <= 64 * 1024 * 7 // 8
+    assert before[1] <= 16 * 1024 * 7 // 8
     urgent = pool.add("revoker", is_urgent=True)
     assert pool.pool.select(WIDE)[0] == urgent
     pool.pool.settle([transaction.id for transaction in added], 1)
-    pool.add("another")
+    pool.add("another", size=2_000)
+
+
+@pytest.mark.parametrize("greedy", [1, 2, 3])
+def test_hospitals_that_conspire_cannot_keep_the_pool_full(signer, greedy):
+    """At n = 7 two hospitals of half the pool each left nothing to five others; now as much as each of them holds is free."""
+    pool = Pool(signer, bytes_max=256 * 1024)
+    held = [fill(pool, f"greedy {number}") for number in range(greedy)]
+    room = 256 * 1024 * 7 // 8
+    assert room - sum(held) >= room // 2**greedy
+    for number in range(7 - greedy):
+        for _ in range(3):
+            pool.add(f"honest {number}")
+    assert all(refusal(pool.add, f"greedy {number}") == "pool.quota" for number in range(greedy))
+
+
+def test_a_hospital_that_floods_the_pool_can_still_revoke(signer):
+    pool = Pool(signer, bytes_max=64 * 1024)
+    fill(pool, "greedy")
+    fill(pool, "another")
+    assert refusal(pool.add, "greedy") == "pool.quota"
+    pool.add("greedy", is_urgent=True)
 
 
 def test_urgent_entries_too_have_an_end(signer):
@@ -145,12 +176,12 @@ def test_urgent_entries_too_have_an_end(signer):
         except Rejected as refused:
             code = refused.code
             break
-    assert code == "pool.full"
+    assert code in ("pool.full", "pool.quota") and pool.pool.bytes_used > 8 * 1024
 
 
 def test_a_sender_and_a_hospital_have_their_share_only(signer):
     pool = Pool(signer, bytes_max=64 * 1024)
-    while pool.pool.bytes_used < 64 * 1024 // 4 - 2 * ENTRY_OVERHEAD_BYTES:
+    while pool.pool.bytes_used < 64 * 1024 * 7 // 8 // 4 - 2 * ENTRY_OVERHEAD_BYTES:
         pool.add("gateway", "hospital")
     code = ""
     for _ in range(3):
