@@ -13,6 +13,7 @@ from medchain.chain.validators import ValidatorSet
 from medchain.chain.vote import Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.rotation import primary
+from medchain.consensus.tally import VIEWS_KEPT
 
 OTHERS_MAX: Final = 3
 """Pre-prepares kept besides the likely primary's: lists of up to a megabyte, and a rotation changes by few places at once."""
@@ -53,6 +54,11 @@ class EarlyMessages:
         held = self._votes.get((vote.kind, vote.signer))
         if held is None or vote.view < held.view:
             self._votes[vote.kind, vote.signer] = vote
+
+    def is_expected(self, vote: Vote) -> bool:
+        """Answer whether a vote would be kept, or is the one that is."""
+        held = self._votes.get((vote.kind, vote.signer))
+        return vote.view < VIEWS_KEPT if held is None else vote.view < held.view or vote == held
 
     def votes_of(self, signer: bytes) -> tuple[Vote, ...]:
         """Return the votes held of one signer."""

@@ -100,6 +100,16 @@ class Replica:
         change = self._instance.view_changes.newest_of(key)
         return votes, () if change is None else (change,)
 
+    def is_expected(self, vote: Vote) -> bool:
+        """Answer whether an honest validator would cast this vote now; others are worth few verifications a second, and no more."""
+        if self._instance is None or vote.height > self._instance.height:
+            return self._early.is_expected(vote)
+        return self._instance.tally.is_expected(vote)
+
+    def is_news(self, change: ViewChange) -> bool:
+        """Answer whether a view change of this height is not held already and not older than the newest held of its signer."""
+        return self._instance is not None and self._instance.view_changes.is_news(change)
+
     def why_unjustified(self, message: PrePrepare) -> str | None:
         """Return why whoever sent this pre-prepare of the current height is to blame, None if nobody is."""
         if self._instance is None or message.height != self._instance.height:

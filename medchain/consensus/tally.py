@@ -46,6 +46,11 @@ class Tally:
         self._trim(vote.kind, vote.signer)
         return None
 
+    def is_expected(self, vote: Vote) -> bool:
+        """Answer whether an honest validator would cast this vote now: near the current view, and not against one held of it."""
+        earlier = self._of_signer.get((vote.kind, vote.signer), {}).get(vote.view)
+        return self._is_near(vote.view) if earlier is None else earlier.digest == vote.digest
+
     def centre_on(self, view: int) -> None:
         """Keep the votes around this view from now on."""
         self._centre = view

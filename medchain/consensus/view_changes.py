@@ -70,6 +70,11 @@ class ViewChanges:
             self._newest[change.signer] = change
         return None
 
+    def is_news(self, change: ViewChange) -> bool:
+        """Answer whether a view change is not held as it is; an older one than its signer's newest is none, and would not be kept."""
+        held = self._newest.get(change.signer)
+        return held is None or (held != change and held.view <= change.view)
+
     def newest_of(self, signer: bytes) -> ViewChange | None:
         """Return the newest view change held of a validator."""
         return self._newest.get(signer)

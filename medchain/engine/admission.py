@@ -1,6 +1,6 @@
 """Admission: which transactions enter the pool. Each no has a stable code, and a refused transaction changes nothing.
 
-In order of cost: size and network, window, duplicates, known signer, form, then the signature, so that floods are turned away cheaply.
+In order of cost: size and network, window, duplicates, known signer, form, room, then the signature: floods are turned away cheaply.
 Whether the operations succeed is found in a block, by the ledger. Rules: protocol.md, "Nouns" (Transaction) and "Lanes and work".
 
 Unknown signers are refused here although the ledger would answer them in a receipt: a key that nobody vouched for could otherwise fill
@@ -54,7 +54,27 @@ class Admission:
         self._verifier = verifier
 
     def check(self, transaction: Transaction) -> Placement:
-        """Return where the transaction belongs in the pool. Raises Rejected with a code of REFUSALS or of the ledger's form check."""
+        """Return where the transaction belongs in the pool, which has room for it.
+
+        Raises Rejected with a code of REFUSALS, of the pool's or of the ledger's form check.
+        """
+        placement = self._check_cheaply(transaction)
+        if not self._verifier.is_valid(transaction.verification(self._chain.network)):
+            raise Rejected(
+                "transaction.signature", "the signature is not valid: sign with the sender's key and this network's genesis document"
+            )
+        return placement
+
+    def is_admissible(self, transaction: Transaction) -> bool:
+        """Answer whether the signature alone decides: no, when the transaction is in the pool already or would be refused without it."""
+        try:
+            self._check_cheaply(transaction)
+        except Rejected:
+            return False
+        return transaction.id not in self._pool
+
+    def _check_cheaply(self, transaction: Transaction) -> Placement:
+        """Check everything but the signature, which costs more than all of it."""
         chain, body = self._chain, transaction.body
         if body.chain_id != chain.genesis.chain_id:
             raise Rejected("transaction.other-network", "the transaction is for another network: check the address or the genesis document")
@@ -72,11 +92,9 @@ class Admission:
         weight = weight_of(transaction)
         if weight > chain.parameters.block_weight_max:
             raise Rejected("transaction.too-heavy", "the operations are more work than a block may hold: split the transaction")
-        if not self._verifier.is_valid(transaction.verification(chain.network)):
-            raise Rejected(
-                "transaction.signature", "the signature is not valid: sign with the sender's key and this network's genesis document"
-            )
-        return Placement(group, lane_of(transaction) == URGENT_LANE, weight)
+        placement = Placement(group, lane_of(transaction) == URGENT_LANE, weight)
+        self._pool.check_room(transaction, placement)
+        return placement
 
     def place(self, transaction: Transaction) -> Placement:
         """Return where an entry found on disk belongs; it was checked when it was accepted."""

@@ -21,6 +21,7 @@ from medchain.consensus.messages import PrePrepare
 from medchain.consensus.replica import Replica
 from medchain.crypto.signing import SigningKey
 from medchain.engine import hardstate
+from medchain.engine.allowance import Allowance
 from medchain.engine.decided import DecidedChain, Executed, damaged
 from medchain.engine.evidence import EvidencePool
 from medchain.engine.executor import Executor
@@ -38,6 +39,9 @@ from medchain.wire.peer import BlockSent, BlockWanted, ConsensusMessage, Entry
 
 HELD_MAX: Final = 16
 """Whole blocks of the undecided height kept in memory: one for each view that gets as far; pinned ones are on disk as well."""
+SIGNATURES_PER_POINT: Final = 8
+"""A view change costs its sender a point of attention, and one for so many signatures of its proof: at 128 validators five new ones a
+second are verified, while an honest peer has one a second at most."""
 BLOCKS_PER_SECOND_MAX: Final = 8
 """Undecided blocks sent to one peer: it needs one for each view."""
 
@@ -85,6 +89,7 @@ class Agreement:
         self.is_copied = False
         """Whether another holder of this node's key showed itself: then it never votes again in this process."""
         self._blocks_sent: dict[bytes, int] = {}
+        self._attention = Allowance(turn)
         self._next_allowance_ms = 0
 
     # ---- the replica ------------------------------------------------------------------------------------------------------------
@@ -280,13 +285,28 @@ class Agreement:
             return  # the replica keeps votes and a proposal of the height after its own; anything else is resent
         match message:
             case Vote():
-                if self._chain.validators.is_voter(message.signer) and self._are_valid(peer, [message.verification(self._chain.network)]):
+                if self._is_worth_checking(peer, message) and self._are_valid(peer, [message.verification(self._chain.network)]):
                     self.feed(events.VoteReceived(message))
             case ViewChange():
-                if self._is_genuine(peer, message):
+                if self._is_worth_checking(peer, message) and self._is_genuine(peer, message):
                     self.feed(events.ViewChangeReceived(message))
             case PrePrepare():
                 self._take_pre_prepare(peer, message)
+
+    def _is_worth_checking(self, peer: bytes, message: Vote | ViewChange) -> bool:
+        """Answer whether a statement deserves a verification: a validator's, and not one of ever new ones that nobody needs.
+
+        A liar can sign votes for views without end; each costs 56 us to verify. What honest validators send now is always looked at; of the
+        rest (votes of far views or against a vote held, new view changes) each peer has an allowance, and what is honest comes again.
+        """
+        if not self._chain.validators.is_voter(message.signer):
+            return False
+        if isinstance(message, Vote):
+            return self.replica.is_expected(message) or self._attention.take(peer, 1)
+        if message.signer != self._own and not self.replica.is_news(message):
+            return False  # one of this node's own that it does not know is news whatever its view
+        proven = 0 if message.proof is None else len(message.proof.prepares)
+        return self._attention.take(peer, 1 + proven // SIGNATURES_PER_POINT)
 
     def _take_decided(self, peer: bytes, message: ConsensusMessage) -> None:
         """A message about a decided height: a late commit, or the question of one who has not decided it yet."""

@@ -2,6 +2,7 @@
 
 A question of a hundred bytes can make this node look up thousands of ids or read a block. Honest peers ask a few times a second; what goes
 beyond the allowance is left unanswered, and whoever needs it asks again. Counts per peer, so nobody uses up the allowance of another.
+Agreement has one of its own, for statements that no honest validator makes often: each costs a verification (agreement.py).
 """
 
 from __future__ import annotations

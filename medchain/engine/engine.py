@@ -155,6 +155,10 @@ class Engine:
         """The decided chain, for tests, checkers and tools; it must not be changed."""
         return self._chain
 
+    def is_admissible(self, transaction: Transaction) -> bool:
+        """Answer whether a transaction would be accepted if its signature holds: the world need not verify any other beforehand."""
+        return self._admission.is_admissible(transaction)
+
     def status(self) -> dict[str, Any]:
         """Return what `node.status` answers (wire/methods.py), with more for operators under `agreement`."""
         replica, head = self._agreement.replica, self._chain.head

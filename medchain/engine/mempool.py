@@ -132,12 +132,25 @@ class Mempool:
 
     def add(self, transaction: Transaction, placement: Placement, *, is_local: bool, now_ms: int) -> PoolEntry:
         """Accept a transaction that admission let pass, durably with this turn. Raises Rejected (`pool.*`) when there is no room."""
+        self.check_room(transaction, placement)
         entry = PoolEntry(transaction, placement, is_local, self._sequence, now_ms)
-        self._check_room(entry)
         self._sequence += 1
         self._insert(entry)
         self._write(entry)
         return entry
+
+    def check_room(self, transaction: Transaction, placement: Placement) -> None:
+        """Raise Rejected (`pool.*`) unless there is room for a transaction and its sender and hospital have not used up their shares."""
+        size = len(transaction.raw) + ENTRY_OVERHEAD_BYTES
+        room = self.bytes_max if placement.is_urgent else self.bytes_max - self.bytes_max // URGENT_SHARE
+        free = room - self.bytes_used - size
+        if free < 0:
+            raise Rejected("pool.full", "the network has more work than it can place now: send the transaction again later")
+        of_sender, of_group = (self._bytes_of.get(account, 0) + size for account in _accounts(transaction, placement))
+        if of_sender > free // SENDER_SHARE or of_group > free // HOSPITAL_SHARE:
+            raise Rejected(
+                "pool.quota", "this sender or its hospital already fills its share of the pool: send the transaction again later"
+            )
 
     def adopt(self, transaction_id: bytes) -> None:
         """Note that a client of this node, too, handed in an entry known by gossip, so it is told the end of it."""
@@ -214,17 +227,6 @@ class Mempool:
             else:
                 queues.append(queue)
 
-    def _check_room(self, entry: PoolEntry) -> None:
-        room = self.bytes_max if entry.placement.is_urgent else self.bytes_max - self.bytes_max // URGENT_SHARE
-        free = room - self.bytes_used - entry.size
-        if free < 0:
-            raise Rejected("pool.full", "the network has more work than it can place now: send the transaction again later")
-        of_sender, of_group = (self._bytes_of.get(account, 0) + entry.size for account in _accounts(entry))
-        if of_sender > free // SENDER_SHARE or of_group > free // HOSPITAL_SHARE:
-            raise Rejected(
-                "pool.quota", "this sender or its hospital already fills its share of the pool: send the transaction again later"
-            )
-
     def _insert(self, entry: PoolEntry) -> None:
         transaction = entry.transaction
         self._entries[transaction.id] = entry
@@ -255,7 +257,7 @@ class Mempool:
 
     def _account(self, entry: PoolEntry, size: int) -> None:
         self.bytes_used += size
-        for account in _accounts(entry):
+        for account in _accounts(entry.transaction, entry.placement):
             total = self._bytes_of.get(account, 0) + size
             if total:
                 self._bytes_of[account] = total
@@ -267,10 +269,10 @@ class Mempool:
         self._staged.put(layout.pool_key(entry.transaction.id), value)
 
 
-def _accounts(entry: PoolEntry) -> tuple[bytes, bytes]:
+def _accounts(transaction: Transaction, placement: Placement) -> tuple[bytes, bytes]:
     """Return the keys under which bytes of a sender and its hospital are counted, in each lane apart: a flood delays no revocation."""
-    lane = b"u" if entry.placement.is_urgent else b"o"
-    return lane + b"s" + entry.transaction.body.sender, lane + b"g" + entry.placement.group
+    lane = b"u" if placement.is_urgent else b"o"
+    return lane + b"s" + transaction.body.sender, lane + b"g" + placement.group
 
 
 def _take(entry: PoolEntry, left: list[int]) -> bool:

@@ -36,6 +36,10 @@ RANGES_PER_SECOND_MAX: Final = 4
 SERVED_BYTES_MAX: Final = 1024 * 1024
 """Of one answer: reading so much takes some 60 ms, for which votes wait here. With the bound above a peer can have a quarter of a second of
 this node's time a second, and a peer that follows 14,000 transactions; it asks for the rest when it has applied what it got."""
+UNASKED_BLOCKS_MAX: Final = 2_048
+UNASKED_FORGIVEN_PER_SECOND: Final = LATE_BLOCKS_MAX * 1_000 // LATE_ANSWER_EVERY_MS
+"""Blocks of no use that a peer may send without being asked, and how many are forgiven in a second: just what late answers of an honest
+peer may hold, so those never add up; what a broken line held back for a minute comes at once and is still within."""
 WAITING_BLOCKS_MAX: Final = 2 * RANGE_BLOCKS_MAX
 
 
@@ -55,6 +59,8 @@ class _PeerRecord:
     aside_until_ms: int = -1
     late_answer_ms: int = -LATE_ANSWER_EVERY_MS
     ranges_served: int = 0
+    unasked_blocks: int = 0
+    unasked_ms: int = 0
 
 
 class Sync:
@@ -191,11 +197,23 @@ class Sync:
         useful = [(peer, block, certificate) for block, certificate in message.blocks if block.header.height > self._chain.height]
         if is_answer and not useful:
             self._set_aside(peer, SLOW_MS)  # it claimed to be ahead and has nothing to show
-        expected = self._waiting[-1][1].header.height + 1 if self._waiting else self._chain.height + 1
+        expected = first = self._waiting[-1][1].header.height + 1 if self._waiting else self._chain.height + 1
         for item in useful:
             if item[1].header.height == expected and len(self._waiting) < WAITING_BLOCKS_MAX:
                 self._waiting.append(item)
                 expected += 1
+        if expected == first and not is_answer:
+            self._charge(peer, max(1, len(message.blocks)))
+
+    def _charge(self, peer: bytes, blocks: int) -> None:
+        """Count blocks that nobody asked for and that help nobody; each was read all the same. Who sends them without end is named."""
+        record, now_ms = self._peers[peer], self._turn.monotonic_ms
+        forgiven = (now_ms - record.unasked_ms) * UNASKED_FORGIVEN_PER_SECOND // 1_000
+        record.unasked_blocks = max(0, record.unasked_blocks - forgiven) + blocks
+        record.unasked_ms = now_ms
+        if record.unasked_blocks > UNASKED_BLOCKS_MAX:
+            record.unasked_blocks = 0
+            self._turn.accuse(peer, "it sends blocks without end that nobody asked for")
 
     def next_block(self) -> tuple[bytes, Block, Certificate] | None:
         """Return the block to verify and apply next, with who sent it."""

@@ -65,15 +65,23 @@ class Verifier:
             self._older, self._newer = self._newer, {}
 
 
-def verifications_of(event: Event, network: Domain, validators: ValidatorSet | None = None) -> list[Item]:
+def verifications_of(
+    event: Event,
+    network: Domain,
+    validators: ValidatorSet | None = None,
+    is_admissible: Callable[[Transaction], bool] = lambda transaction: True,
+) -> list[Item]:
     """Return the signature checks that handling `event` will need, for warming a verifier beforehand.
 
     Certificates and prepared proofs name their signers by index, so they are included only when `validators` (the set of the present
-    height) is given. What is malformed is left to the engine.
+    height) is given. Submitted and gossiped transactions that are not `is_admissible` will be refused before their signature is looked
+    at, so they are left out. What is malformed is left to the engine.
     """
     match event:
         case Submitted():
-            return [event.transaction.verification(network)]
+            return [event.transaction.verification(network)] if is_admissible(event.transaction) else []
+        case Received(_, TransactionsOffered(transactions)):
+            return _of_transactions([transaction for transaction in transactions if is_admissible(transaction)], network)
         case Received():
             return _of_message(event.message, network, validators)
         case _:

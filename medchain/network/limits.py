@@ -36,9 +36,12 @@ class NetworkLimits:
     receive_bytes_per_second: int = 64 * 1024 * 1024
     """Half a gigabit: more than a node executes; beyond it the peer is read more slowly."""
     receive_bytes_burst: int = 64 * 1024 * 1024
-    receive_messages_per_second: int = 20_000
-    """At 128 validators and ten blocks a second some 2,600 votes arrive from everybody together."""
-    receive_messages_burst: int = 40_000
+    receive_messages_per_second: int = 2_000
+    """What one honest peer has to say at twenty blocks a second: twenty proposals, forty votes, twenty statuses, fifty messages of
+    transactions (one a tick) and some thirty questions and answers: below two hundred, and ten times that for machines to come. It
+    does not grow with the number of validators, since nobody passes on what others say."""
+    receive_messages_burst: int = 8_000
+    """What a connection may have held back while one end stood still for half a minute."""
 
     heartbeat_ms: int = 1_000
     """Who has sent nothing for so long sends a sign of life."""

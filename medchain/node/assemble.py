@@ -234,6 +234,7 @@ class Node:
                 inbox_events_max=config.runtime_inbox_events_max,
                 verifying_threads=config.runtime_verifying_threads,
             ),
+            is_admissible=_made(self._engine).is_admissible,
         )
 
     def _make_custodian(self, opened: OpenedHome, desk: Desk) -> Custodian:

@@ -119,8 +119,11 @@ class Runtime:
         answer: Callable[[Sequence[Reply]], None],
         clock: Clock,
         pace: Pace,
+        is_admissible: Callable[[Transaction], bool],
     ) -> None:
+        """Wire the loop; `is_admissible` says of which new transactions the signatures are worth checking before the core sees them."""
         self._core = core
+        self._is_admissible = is_admissible
         self._disk = disk
         self._verifier = verifier
         self._network = network
@@ -158,7 +161,7 @@ class Runtime:
                     self.tally.dropped += isinstance(event, Received)
                     return False
         self._waiting += self._weight(event)
-        items = verifications_of(event, self._network) if _may_need_warming(event) else []
+        items = verifications_of(event, self._network, is_admissible=self._is_admissible) if _may_need_warming(event) else []
         if items and (len(items) >= WARM_ITEMS_MIN or self._cold or self._inbox):
             self._cold.append((event, items))
             self._cold_waker = _woken(self._cold_waker)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from medchain.chain.transaction import Transaction
-from medchain.chain.vote import PREPARE, Vote
+from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.rotation import primary
+from medchain.crypto.signing import verify_many
 from medchain.engine.executor import Executor
-from medchain.engine.ready import PeerAccused, Received
+from medchain.engine.ready import Accepted, PeerAccused, Received
 from medchain.engine.verification import Verifier
 from medchain.wire.peer import PastVotesSent, PastVotesWanted, PoolListed, TransactionsOffered, TransactionsWanted
 
@@ -86,3 +87,88 @@ def test_a_flood_of_lists_and_questions_is_answered_a_few_times_a_second_and_oth
     assert 1 <= answers(liar.say(target, *[wanted] * 500), TransactionsOffered, key) <= 64
     ready = target.handle(Received(other.key.public, wanted))
     assert answers(ready, TransactionsOffered, other.key.public) == 1
+
+
+@pytest.fixture
+def verified(monkeypatch) -> list[int]:
+    """How many signatures each check of any node really computed."""
+    computed: list[int] = []
+    monkeypatch.setattr("medchain.engine.verification.verify_many", lambda items: computed.append(len(items)) or verify_many(items))
+    return computed
+
+
+def votes_for_ever_new_views(liar: Liar, count: int) -> list[Vote]:
+    key, network = liar.node.key, liar.cluster.network
+    return [Vote.sign(network, key, COMMIT, 1, 100 + view, bytes(32)) for view in range(count)]
+
+
+def contradicting_votes(liar: Liar, count: int) -> list[Vote]:
+    key, network = liar.node.key, liar.cluster.network
+    return [Vote.sign(network, key, PREPARE, 1, 3, number.to_bytes(32, "big")) for number in range(count)]
+
+
+def early_votes(liar: Liar, count: int) -> list[Vote]:
+    key, network = liar.node.key, liar.cluster.network
+    return [Vote.sign(network, key, PREPARE, 2, 1, number.to_bytes(32, "big")) for number in range(count)]
+
+
+def view_changes_for_ever_new_views(liar: Liar, count: int) -> list[ViewChange]:
+    return [ViewChange.sign(liar.cluster.network, liar.node.key, 1, view, None) for view in range(5, 5 + count)]
+
+
+def view_changes_of_the_past(liar: Liar, count: int) -> list[ViewChange]:
+    return view_changes_for_ever_new_views(liar, count)[::-1]
+
+
+@pytest.mark.parametrize(
+    "flood", [votes_for_ever_new_views, contradicting_votes, early_votes, view_changes_for_ever_new_views, view_changes_of_the_past]
+)
+def test_validly_signed_floods_cost_few_verifications_a_second_and_honest_votes_still_count(liar, verified, flood):
+    """At 56 us each, twenty thousand genuine votes a second for views that nobody is in would take a whole core."""
+    messages = flood(liar, 600)
+    for node in liar.honest:
+        del verified[:]
+        liar.say(node, *messages)
+        assert 1 <= sum(verified) <= 70
+    transaction = liar.cluster.credential()
+    liar.cluster.submit(liar.honest[0], transaction)
+    liar.cluster.run_until(lambda: liar.cluster.is_decided(transaction, liar.honest), 10_000)
+
+
+def test_votes_of_a_far_view_decide_for_a_node_that_fell_behind(liar):
+    """What is expected of nobody is looked at all the same, only not without end."""
+    late, (first, second) = liar.honest[0], liar.honest[1:]
+    block = liar.proposal([])
+    for key in (liar.node.key, first.key, second.key):
+        late.handle(Received(key.public, Vote.sign(liar.cluster.network, key, COMMIT, 1, 40, block.digest)))
+    assert late.engine._agreement.replica.decided is not None
+
+
+def test_gossip_that_would_be_refused_anyway_costs_no_verification(make_cluster, verified, signer):
+    """Strangers' transactions, expired and far ones, those of another network, and any at all while the pool has no room for them."""
+    cluster = make_cluster()
+    liar = Liar(cluster)
+    node = liar.honest[0]
+    hospital = signer("0 organisation")
+    payload = cluster.credential().body.operations[0]
+    stranger = cluster.sign(signer("stranger"), Raw(payload))
+    useless = [stranger, cluster.credential(valid_until=0), cluster.credential(valid_until=2**30), cluster.credential(chain_id="elsewhere")]
+    node.engine._pool.bytes_max = 20_000
+    while node.engine.is_admissible(good := cluster.patient(0, f"patient {cluster._nonce}")):
+        assert isinstance(cluster.submit(node, good), Accepted)
+    known = next(node.engine._pool.entries()).transaction
+    useless += [cluster.sign(hospital, Raw(payload)) for _ in range(20)]
+    assert not any(node.engine.is_admissible(transaction) for transaction in [*useless, known])
+    del verified[:]
+    ready = liar.say(node, TransactionsOffered((*useless, known)))
+    assert verified == [] and not any(isinstance(reply, PeerAccused) for reply in ready.replies)
+
+
+class Raw:
+    """An operation as it is."""
+
+    def __init__(self, operation) -> None:
+        self._operation = operation
+
+    def operation(self):
+        return self._operation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medchain.engine.ready import PeerAccused, PeerConnected, PeerDisconnected, Received, Ticked
-from medchain.engine.sync import ANSWER_TIMEOUT_MS, BEHIND_GRACE_MS, RANGES_PER_SECOND_MAX
+from medchain.engine.sync import ANSWER_TIMEOUT_MS, BEHIND_GRACE_MS, LATE_BLOCKS_MAX, RANGES_PER_SECOND_MAX
 from medchain.wire.peer import RANGE_BLOCKS_MAX, PeerStatus, RangeSent, RangeWanted
 
 
@@ -168,3 +168,28 @@ def test_answer_to_a_range_ends_where_reading_it_would_keep_votes_waiting(cluste
         monkeypatch.setattr("medchain.engine.sync.SERVED_BYTES_MAX", bound)
         (answer,) = [e.message for e in node.handle(Received(peer, RangeWanted(1, 64))).send if isinstance(e.message, RangeSent)]
         assert [block.header.height for block, _ in answer.blocks] == heights
+
+
+def accused(ready) -> list[bytes]:
+    return [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)]
+
+
+def test_a_peer_that_sends_old_blocks_without_end_is_named(lagging):
+    node, liar = lagging.node, lagging.peers[0]
+    node.handle(Received(liar, RangeSent(lagging.blocks(1, 5))))
+    useless = RangeSent(lagging.blocks(1, 5) * 12)
+    rounds = next(number for number in range(100) if accused(node.handle(Received(liar, useless))))
+    assert 20 < rounds < 50
+    assert not accused(node.handle(Received(liar, useless)))  # and again only after as many more
+    assert not accused(node.handle(Received(lagging.peers[1], useless)))
+
+
+def test_late_answers_of_an_honest_peer_never_add_up(lagging):
+    """Four a second of eight blocks each, for ten minutes, and a minute's worth of them at once."""
+    node, peer = lagging.node, lagging.peers[0]
+    node.handle(Received(peer, RangeSent(lagging.blocks(1, 5))))
+    late = RangeSent((lagging.blocks(1, 5) * 2)[:LATE_BLOCKS_MAX])
+    for _ in range(2_400):
+        lagging.now_ms += 250
+        assert not accused(node.handle(Ticked(lagging.now_ms, 1_800_000_000_000 + lagging.now_ms), Received(peer, late)))
+    assert not [one for _ in range(240) for one in accused(node.handle(Received(peer, late)))]

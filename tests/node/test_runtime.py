@@ -51,6 +51,7 @@ class World:
         self.threads = []
         self.make_ready = lambda events: Ready()
         self.fail_write = False
+        self.inadmissible: set[bytes] = set()
         self.verifier = Verifier(NETWORK)
         self.runtime = Runtime(
             core=self,
@@ -61,6 +62,7 @@ class World:
             answer=self.answer,
             clock=Clock(),
             pace=Pace(**pace),
+            is_admissible=lambda transaction: transaction.id not in self.inadmissible,
         )
         self.task: asyncio.Task | None = None
 
@@ -194,6 +196,18 @@ async def test_signatures_of_many_transactions_are_checked_before_the_core_sees_
     world.runtime.post(Received(PEER, TransactionsOffered(transactions)))
     await world.until(lambda: world.seen(Received))
     assert known == [70]
+
+
+async def test_signatures_of_transactions_that_will_be_refused_anyway_are_not_checked(make_world):
+    world = make_world()
+    transactions = tuple(transaction(number) for number in range(70))
+    world.inadmissible = {item.id for item in transactions[10:]}
+    known = []
+    world.make_ready = lambda events: known.extend(len(world.verifier._newer) for event in events if isinstance(event, Received)) or Ready()
+    world.runtime.post(PeerConnected(PEER))
+    world.runtime.post(Received(PEER, TransactionsOffered(transactions)))
+    await world.until(lambda: world.seen(Received))
+    assert known == [10]
 
 
 async def test_single_submission_to_an_idle_node_goes_straight_in(make_world):
