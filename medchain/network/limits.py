@@ -53,7 +53,8 @@ class NetworkLimits:
     """How long a polite close may take before the connection is cut."""
 
     dial_pause_first_ms: int = 100
-    dial_pause_max_ms: int = 5_000
+    dial_pause_max_ms: int = 2_000
+    """After a healed partition all must be equal within five seconds, so nobody pauses for much of it; an attempt costs 2 ms."""
     fallback_dial_after_ms: int = 2_000
     """The larger key dials too when it was unconnected for so long: a hospital behind a firewall, or just restarted while others pause."""
 

@@ -60,6 +60,15 @@ def test_script_refuses_an_unknown_word_with_a_sentence(repository, script):
     assert "--help" in asked.stderr
 
 
+def test_bench_script_explains_itself_and_wants_to_be_told_what_to_measure(repository):
+    asked = subprocess.run(["bash", repository / "scripts" / "bench", "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert asked.returncode == 0
+    assert "scripts/bench faults" in asked.stdout
+    told_nothing = subprocess.run(["bash", repository / "scripts" / "bench"], capture_output=True, text=True, timeout=60, check=False)
+    assert told_nothing.returncode == 2
+    assert "--help" in told_nothing.stderr
+
+
 def test_environment_refuses_an_interpreter_that_is_none_with_a_sentence(repository, tmp_path):
     """On a copy, so that the environment of this checkout stays as it is."""
     (tmp_path / "scripts").mkdir()
