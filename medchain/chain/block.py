@@ -74,7 +74,7 @@ class Header:
         values = codec.as_fields(codec.decode(data, bytes_max=1024, depth_max=1), len(_HEADER_FIELDS), "header")
         if type(values[0]) is not int or values[0] != limits.PROTOCOL_VERSION:
             raise Malformed(f"block version must be {limits.PROTOCOL_VERSION}")
-        return cls(
+        header = cls(
             version=values[0],
             chain_id=codec.as_text(values[1], "chain id", limits.CHAIN_ID_BYTES_MAX),
             height=codec.as_uint(values[2], "height", limits.HEIGHT_MAX),
@@ -82,6 +82,8 @@ class Header:
             time_ms=codec.as_uint(values[4], "time", limits.TIME_MS_MAX),
             **{name: codec.as_bytes(value, name, length=32) for name, value in zip(_HEADER_FIELDS[5:], values[5:], strict=True)},
         )
+        object.__setattr__(header, "_encoded", data)
+        return header
 
 
 _HEADER_FIELDS: Final = tuple(entry.name for entry in fields(Header) if entry.init)
@@ -165,6 +167,8 @@ class Block:
     transactions: tuple[Transaction, ...]
     last_commit: LastCommit
     evidence: Evidence = ()
+    _encoded: bytes | None = field(init=False, repr=False, compare=False, default=None)
+    """Made when first asked for: a block is measured, pinned, stored and sent as the same bytes."""
 
     @property
     def entries(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -177,14 +181,18 @@ class Block:
 
     def encode(self) -> bytes:
         """Return the canonical bytes; transactions keep their received bytes."""
-        return codec.encode(
-            [
-                self.header.encode(),
-                [transaction.raw for transaction in self.transactions],
-                self.last_commit.to_value(),
-                list(self.evidence),
-            ]
-        )
+        encoded = self._encoded
+        if encoded is None:
+            encoded = codec.encode(
+                [
+                    self.header.encode(),
+                    [transaction.raw for transaction in self.transactions],
+                    self.last_commit.to_value(),
+                    list(self.evidence),
+                ]
+            )
+            object.__setattr__(self, "_encoded", encoded)
+        return encoded
 
     @classmethod
     def decode(cls, data: bytes) -> Block:
@@ -197,6 +205,7 @@ class Block:
             evidence=_read_evidence(values[3]),
         )
         check_body(block.header, block.entries, block.last_commit, block.evidence)
+        object.__setattr__(block, "_encoded", data)
         return block
 
 

@@ -6,6 +6,7 @@ Nothing signed for one purpose, network or history is valid in another (protocol
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from medchain import codec
@@ -20,6 +21,11 @@ RELEASE: Final = "release"
 REQUEST: Final = "request"
 
 
+REMEMBERED_MAX: Final = 8_192
+REMEMBERED_CONTENT_BYTES_MAX: Final = 64
+"""A transaction's signature covers the same bytes at admission, in each proposal and in the block: ids fit, and 4 MiB hold them all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """One network and one history of it."""
@@ -31,4 +37,13 @@ class Domain:
 
     def signed_bytes(self, purpose: str, content: bytes) -> bytes:
         """Return the 32 bytes that a key signs for `content` under `purpose` (one of this module's names)."""
-        return tagged_digest(f"medchain/sign/{purpose}", codec.encode([self.genesis, self.recovery, content]))
+        if len(content) > REMEMBERED_CONTENT_BYTES_MAX:
+            return _signed_bytes(self.genesis, self.recovery, purpose, content)
+        return _remembered_signed_bytes(self.genesis, self.recovery, purpose, content)
+
+
+def _signed_bytes(genesis: bytes, recovery: int, purpose: str, content: bytes) -> bytes:
+    return tagged_digest(f"medchain/sign/{purpose}", codec.encode([genesis, recovery, content]))
+
+
+_remembered_signed_bytes: Final = lru_cache(maxsize=REMEMBERED_MAX)(_signed_bytes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from medchain import codec
@@ -24,6 +25,10 @@ SINGLE_SIGNATURE: Final = 1
 BATCH_SIGNATURE: Final = 2
 """Authentication [2, signature, count, index, [path]]: reserved. One signature by the same sender over the Merkle root (tag
 `medchain/batch`, at most 64 ids) and this id's path. Refused in protocol version 1."""
+
+REMEMBERED_MAX: Final = 4_096
+REMEMBERED_BYTES_MAX: Final = 1_024
+"""What takes some 5 KiB once it is read; so 20 MiB at most are remembered."""
 
 TRANSACTIONS_TAG: Final = "medchain/transactions"
 
@@ -112,7 +117,14 @@ class Transaction:
 
     @classmethod
     def decode(cls, raw: bytes) -> Transaction:
-        """Read the bytes of a transaction; its signature is *not* checked. Raises Malformed."""
+        """Read the bytes of a transaction; its signature is *not* checked. Raises Malformed.
+
+        Small ones are remembered: the same bytes come from a client, from several peers and in blocks.
+        """
+        return _read_small(raw) if len(raw) <= REMEMBERED_BYTES_MAX else cls._read(raw)
+
+    @classmethod
+    def _read(cls, raw: bytes) -> Transaction:
         values = codec.as_fields(codec.decode(raw, bytes_max=limits.TRANSACTION_BYTES_MAX, depth_max=4), 2, "transaction")
         body_bytes = codec.as_bytes(values[0], "transaction body", maximum=limits.TRANSACTION_BYTES_MAX)
         authentication = codec.as_list(values[1], 8, "authentication")
@@ -152,6 +164,11 @@ class Transaction:
     def verification(self, network: Domain) -> tuple[bytes, bytes, bytes]:
         """Return (public key, message, signature) for `verify_many`."""
         return (self.body.sender, network.signed_bytes(domain.TRANSACTION, self.id), self.signature)
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _read_small(raw: bytes) -> Transaction:
+    return Transaction._read(raw)
 
 
 def transaction_id(body_bytes: bytes) -> bytes:

@@ -131,13 +131,16 @@ class Instance:
         if self.view > 0:
             return ("a quorum supports this view",) if self.view_changes.support_of(self.view) >= self.validators.quorum else ()
         situation = self._around.situation
-        reasons = (
-            (self._is_proposal_seen, "a proposal is held"),
-            (len(self.view_changes) > 0, "a view change is held"),
-            (situation.is_heartbeat_due, "a heartbeat is due"),
-            (situation.is_work_waiting or situation.is_work_known_to_primary, "transactions wait"),
-        )
-        return tuple(text for holds, text in reasons if holds)
+        reasons: tuple[str, ...] = ()
+        if self._is_proposal_seen:
+            reasons += ("a proposal is held",)
+        if len(self.view_changes) > 0:
+            reasons += ("a view change is held",)
+        if situation.is_heartbeat_due:
+            reasons += ("a heartbeat is due",)
+        if situation.is_work_waiting or situation.is_work_known_to_primary:
+            reasons += ("transactions wait",)
+        return reasons
 
     # ---- inputs: they only add to what is known ---------------------------------------------------------------------------------
 

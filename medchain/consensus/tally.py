@@ -97,6 +97,8 @@ class Tally:
     def _trim(self, kind: int, signer: bytes) -> None:
         """Forget what is neither near nor the signer's newest of this kind."""
         kept = self._of_signer[kind, signer]
+        if len(kept) == 1:
+            return
         newest = max(kept, default=0)
         for view in [view for view in kept if view != newest and not self._is_near(view)]:
             vote = kept.pop(view)

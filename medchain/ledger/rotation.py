@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Final
 
 from medchain import codec
@@ -23,6 +24,8 @@ from medchain.ledger.hospitals import parameters_of, validators_of
 from medchain.ledger.rows import decode_row
 from medchain.store.overlay import Overlay, StateView
 
+ROWS_CACHED_MAX: Final = 64
+"""The row is read several times for each block and changes with each: the latest few are remembered as read."""
 DECAY_TURNS: Final = 64
 """A skip is forgotten for every so many turns' worth of heights (64 n) since the last one."""
 DOUBLINGS_MAX: Final = 8
@@ -59,11 +62,16 @@ class RotationRow:
     @classmethod
     def decode(cls, data: bytes) -> RotationRow:
         """Read stored bytes. Raises InvariantBroken: only our own rules write them."""
-        row = decode_row(cls, data)
-        try:
-            return cls(tuple(Standing(*values) for values in row.standings), row.order)  # type: ignore[misc]  # plain values as stored
-        except TypeError:
-            raise InvariantBroken("a stored standing has another number of fields") from None
+        return _read_row(data)
+
+
+@lru_cache(maxsize=ROWS_CACHED_MAX)
+def _read_row(data: bytes) -> RotationRow:
+    row = decode_row(RotationRow, data)
+    try:
+        return RotationRow(tuple(Standing(*values) for values in row.standings), row.order)  # type: ignore[misc]  # plain values as stored
+    except TypeError:
+        raise InvariantBroken("a stored standing has another number of fields") from None
 
 
 _STANDING_FIELDS: Final = tuple(field.name for field in fields(Standing))
