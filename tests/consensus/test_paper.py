@@ -81,6 +81,7 @@ def test_quorum_and_faults_of_every_size():
 def test_any_two_quorums_share_an_honest_validator(n):
     """C&L 4.2, 4.5.1, for any n: two quorums overlap in at least 2q - n > f validators. 2f+1 would not do at n = 5, 6, 8, 9."""
     assert 2 * quorum(n) - n > faults_tolerated(n)
+    assert quorum(n) == -(-2 * n // 3), "IBFT 2.0 writes the same number as 2n/3, rounded up"
 
 
 @pytest.mark.parametrize("n", range(4, 129))

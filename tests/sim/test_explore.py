@@ -20,7 +20,7 @@ from medchain.consensus.promises import Promises
 from medchain.consensus.proposals import Proposals
 from medchain.sim.explore.automaton import Standing, height_started, start_replica
 from medchain.sim.explore.copying import copy_of, fingerprint
-from medchain.sim.explore.menu import BUILD, EXPIRE, FAR_VIEW, RESTART
+from medchain.sim.explore.menu import ADOPT, BUILD, EXPIRE, FAR_VIEW, RESTART
 from medchain.sim.explore.recovery import Recovery
 from medchain.sim.explore.search import Search
 from medchain.sim.explore.story import describe_result
@@ -209,9 +209,9 @@ class Walk:
         return replica.view <= self.universe.bounds.views
 
     def events(self, standing: Standing) -> Any:
-        if standing.decided is not None:
-            return []
         menu, everything = self.search.menu, 0
+        if standing.decided is not None:
+            return menu.events(standing, ADOPT)
         for other in self.standings.values():
             everything |= other.said
         draw = self.random.random()

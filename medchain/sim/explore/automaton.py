@@ -62,7 +62,9 @@ class Standing:
     """Bits of all it ever said."""
     view: int
     decided: tuple[int, int] | None = None
-    """(view, block) once it has a certificate; then it takes no further part."""
+    """(view, block) once it has a certificate; then all it may still do is to adopt the block, with a late commit.
+
+    A crash before that forgets the certificate, which is how the node stood before it learned it: a state of its own already."""
     problem: str | None = None
     """A promise that was broken on the way here."""
     considered: int = 0
@@ -121,7 +123,7 @@ class Automaton:
     def _turn(self, standing: Standing, events: Iterable[Input] | None) -> _Turn:
         if events is None:
             return self._boot(standing.node, standing.records, standing.said)
-        turn = _Turn(self.universe, standing.node, copy_of(standing.replica), standing.records, standing.said)
+        turn = _Turn(self.universe, standing.node, copy_of(standing.replica), standing.records, standing.said, standing.decided)
         turn.feed(events)
         return turn
 
@@ -149,13 +151,21 @@ class Automaton:
 class _Turn:
     """A replica being fed, its outputs obeyed at once: records written, proposals executed, statements noted."""
 
-    def __init__(self, universe: Universe, node: int, replica: Replica, records: tuple[HardState, ...], said: int) -> None:
+    def __init__(
+        self,
+        universe: Universe,
+        node: int,
+        replica: Replica,
+        records: tuple[HardState, ...],
+        said: int,
+        decided: tuple[int, int] | None = None,
+    ) -> None:
         self.universe = universe
         self.node = node
         self.replica = replica
         self.records = records
         self.said = said
-        self.decided: tuple[int, int] | None = None
+        self.decided = decided
         self.problem: str | None = None
 
     def feed(self, events: Iterable[Input]) -> None:

@@ -17,6 +17,7 @@ from medchain.chain.vote import COMMIT, PREPARE, ViewChange
 from medchain.consensus.events import (
     BlockHeld,
     CertificateLearned,
+    DecisionAdopted,
     Input,
     PrePrepareReceived,
     ProposalBuilt,
@@ -35,6 +36,7 @@ FAR_VIEW: Final = 1_000_000
 EXPIRE: Final[Move] = ("expire",)
 RESTART: Final[Move] = ("restart",)
 BUILD: Final[Move] = ("build",)
+ADOPT: Final[Move] = ("adopt",)
 
 
 class Menu:
@@ -48,7 +50,10 @@ class Menu:
     def extend(self, standing: Standing, said: int) -> None:
         """Try all that others may hand to this node when `said` was said by now, unless it was tried before."""
         standing.considered |= said
-        if standing.decided is not None or standing.problem is not None:
+        if standing.problem is not None:
+            return
+        if standing.decided is not None:
+            self._try(standing, ADOPT, (0,))
             return
         everything = standing.considered | standing.said
         for move in self._single_moves(standing):
@@ -241,6 +246,8 @@ class Menu:
             case ("build",):
                 view = 0 if standing is None else standing.view
                 return [ProposalBuilt(view, universe.blocks[universe.fresh_block(view)].proposal)]
+            case ("adopt",):
+                return [DecisionAdopted()]
             case ("held", number):
                 return [BlockHeld(universe.blocks[number].proposal)]
             case ("votes", votes):

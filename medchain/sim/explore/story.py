@@ -25,6 +25,8 @@ def describe_move(universe: Universe, node: int, move: Move, said: tuple[str, ..
             happens = f"{who}: crashes and starts again with what its disk keeps"
         case ("build",):
             happens = f"{who}: builds a block"
+        case ("adopt",):
+            happens = f"{who}: adopts the decided block"
         case ("held", number):
             happens = f"{who}: gets the bytes of {universe.blocks[number].name}"
         case ("votes", statements):
