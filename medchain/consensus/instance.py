@@ -207,9 +207,15 @@ class Instance:
             self._proposals.add(digest, proposal)
 
     def add_certificate(self, certificate: Certificate) -> list[Output]:
-        """Accept a certificate of any view."""
-        is_new = certificate.height == self.height and self.certificate is None
-        return self._certify(certificate) if is_new and len(certificate.commits) == self.validators.quorum else []
+        """Accept a certificate of any view; its commits are statements like others and may contradict what their signers said here."""
+        if certificate.height != self.height or self.certificate is not None or len(certificate.commits) != self.validators.quorum:
+            return []
+        outputs: list[Output] = []
+        for index, signature in certificate.commits:
+            if index < len(self.validators):
+                signer = self.validators.validators[index].consensus_key
+                outputs += self.add_vote(Vote(COMMIT, certificate.height, certificate.view, certificate.digest, signer, signature))
+        return [*outputs, *self._certify(certificate)]
 
     def commit_late(self) -> list[Output]:
         """Sign a commit in the deciding view, after the fact: slow is not dead. Never below an own promise, nor without the block."""

@@ -379,6 +379,7 @@ class Engine:
         ended = self._pool.settle(settled, self._chain.height)
         self._gossip.forget([*settled, *(entry.transaction.id for entry in ended)])
         self._evidence.settle()
+        self._evidence.report(executed.applied.due_events)
         self._sync.saw_decision()
         header = executed.block.header
         self._turn.reply(BlockDecided(header.height, executed.digest, header.time_ms, executed.applied.receipts))

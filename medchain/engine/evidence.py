@@ -7,17 +7,20 @@ each. This module votes on nobody and knows no block's other content.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
 from medchain.chain.block import Evidence
 from medchain.chain.evidence import Contradiction, Statement
 from medchain.chain.limits import EVIDENCE_MAX
+from medchain.chain.receipt import Event
 from medchain.engine.decided import DecidedChain
 from medchain.engine.turn import Turn
 from medchain.engine.verification import Verifier
 from medchain.errors import InvariantBroken, Malformed, Rejected
-from medchain.ledger.evidence import check_recordable
+from medchain.ledger.evidence import RECORDED, check_recordable
+from medchain.ledger.trail import event_names
 from medchain.store import layout
 from medchain.store.keyvalue import prefix_end
 from medchain.store.staged import Staged
@@ -145,6 +148,17 @@ class EvidencePool:
             if not self._counts(contradiction):
                 del self._pending[contradiction.offender, contradiction.offence]
                 self._staged.delete(layout.evidence_key(contradiction.digest()))
+
+    def report(self, events: Sequence[Event]) -> None:
+        """Tell the operator what a block recorded, with the id to ask for."""
+        for event in events:
+            if event.kind == RECORDED:
+                said = event_names(event)
+                self._turn.alarm(
+                    RECORDED,
+                    f"the chain recorded that a validator contradicted itself at height {said['height']} ({said['offence']}): see "
+                    f"`medchain evidence show {said['evidence'].hex()}`, and ask that hospital what happened",
+                )
 
     def _counts(self, contradiction: Contradiction) -> bool:
         try:

@@ -16,7 +16,10 @@ from medchain.bench.load import Load
 from medchain.bench.network import Network
 from medchain.bench.watch import Watch
 from medchain.bench.worker import Worker
+from medchain.cli import main
+from medchain.node.home import load_genesis
 from medchain.testnet.launch import poll
+from medchain.wire.evidence import verify_report
 
 pytestmark = pytest.mark.cluster
 
@@ -151,7 +154,17 @@ def test_hospital_whose_clock_is_an_hour_off_is_carried_and_told_and_stops_nobod
     assert failed_checks(cluster, "d") == []
 
 
-def test_liar_in_a_hospitals_place_stops_nobody_and_parts_nobody(network, cluster):
+def check_report(cluster, report: Path) -> None:
+    """The report of one hospital convicts the liar, and only it, without any node."""
+    listed = cluster.ask("a", "evidence.list")["evidence"]
+    home = cluster.plan.seat("a").home.path
+    assert main.main(["evidence", "show", listed[0]["id"], "--at", str(home), "--out", str(report)]) == 0
+    facts = verify_report(report.read_bytes(), load_genesis(cluster.plan.genesis_file))
+    assert facts.hospital == "d" and facts.recorded is not None
+    assert {row["hospital"] for row in listed} == {facts.organisation_key.hex()}
+
+
+def test_liar_in_a_hospitals_place_stops_nobody_parts_nobody_and_is_convicted(network, cluster, tmp_path):
     network.stop(["d"])
     network.start(["d"], liar="double-voter")
     network.wait_ready(["d"])
@@ -159,6 +172,8 @@ def test_liar_in_a_hospitals_place_stops_nobody_and_parts_nobody(network, cluste
         decide(cluster, "b")
     cluster.wait_agreed(["a", "b", "c"])
     assert len(set(cluster.decided_ids("a").values())) == 1, "something was decided twice"
+    cluster.wait("the lie stands on every honest chain", lambda: all(cluster.ask(name, "evidence.list")["evidence"] for name in "abc"))
+    check_report(cluster, tmp_path / "evidence.json")
     network.stop(["d"])
     network.start(["d"])
     network.wait_ready(["d"])

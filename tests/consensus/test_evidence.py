@@ -6,7 +6,7 @@ import pytest
 
 from medchain.chain.evidence import EQUIVOCATION, VIEW_CHANGE_LIE, is_lie
 from medchain.chain.vote import COMMIT, PREPARE
-from medchain.consensus.events import EvidenceFound, PrePrepareReceived, ViewChangeReceived, VoteReceived
+from medchain.consensus.events import CertificateLearned, Decided, EvidenceFound, PrePrepareReceived, ViewChangeReceived, VoteReceived
 from medchain.consensus.messages import PrePrepare
 from tests.consensus.conftest import KEYS, Bench, certificate_of, make_proposal, of, proof_of, validators_of, view_change, vote
 
@@ -61,6 +61,31 @@ def test_evidence_rule_convicts_no_honest_validator_at_a_normal_view_change():
 def test_votes_of_strangers_are_no_evidence():
     bench = Bench()
     assert bench.votes(PREPARE, BLOCK, (7,)) + bench.votes(PREPARE, OTHER, (7,)) == []
+
+
+def test_commit_in_a_certificate_convicts_who_told_this_node_another_one():
+    """A liar may tell every node one vote only: the certificate brings the two together."""
+    bench = Bench()
+    bench.feed(VoteReceived(vote(2, COMMIT, OTHER)))
+    outputs = bench.feed(CertificateLearned(certificate_of(BLOCK, 0, (0, 2, 3))))
+    (found,) = of(outputs, EvidenceFound)
+    assert (found.offender, found.kind, {found.first.digest, found.second.digest}) == (
+        KEYS[2].public, EQUIVOCATION, {BLOCK.header.digest(), OTHER.header.digest()},
+    )  # fmt: skip
+    assert [decided.certificate.digest for decided in of(outputs, Decided)] == [BLOCK.header.digest()], "the decision stands all the same"
+
+
+def test_commit_in_a_certificate_convicts_who_hid_it_in_a_view_change():
+    bench = Bench()
+    bench.feed(ViewChangeReceived(view_change(2, 2)))
+    (found,) = of(bench.feed(CertificateLearned(certificate_of(BLOCK, 1, (0, 2, 3)))), EvidenceFound)
+    assert (found.offender, found.kind) == (KEYS[2].public, VIEW_CHANGE_LIE)
+
+
+def test_certificate_of_a_view_that_its_signers_entered_later_convicts_nobody():
+    bench = Bench()
+    bench.feed(*[ViewChangeReceived(view_change(signer, 1)) for signer in (1, 2, 3)])
+    assert of(bench.feed(CertificateLearned(certificate_of(BLOCK, 1, (1, 2, 3)))), EvidenceFound) == []
 
 
 def test_nothing_is_judged_after_the_decision():

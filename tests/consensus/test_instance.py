@@ -196,7 +196,7 @@ def test_slow_validator_signs_a_late_commit_with_the_certificate():
 def test_late_commit_is_not_signed_below_an_own_view_change():
     bench = Bench()
     bench.accept(BLOCK)
-    bench.change_views(1, (2, 3))
+    bench.change_views(1, (2, 3), proof_of(BLOCK, 0, (1, 2, 3)))
     assert sent(bench.outputs, ViewChange)[-1].view == 1
     assert kinds(bench.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3))))) == [Decided]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from medchain.chain.block import Block, evidence_digest
-from medchain.chain.evidence import EQUIVOCATION, Contradiction
+from medchain.chain.evidence import EQUIVOCATION, Contradiction, evidence_id
 from medchain.chain.limits import EVIDENCE_BYTES_MAX, EVIDENCE_MAX
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
 from medchain.consensus.rotation import primary
@@ -18,7 +18,7 @@ from medchain.engine.ready import Alarm, PeerAccused, Received
 from medchain.engine.verification import Verifier
 from medchain.errors import Rejected
 from medchain.ledger import lists
-from medchain.ledger.evidence import EvidenceRow, evidence_of
+from medchain.ledger.evidence import RECORDED, EvidenceRow, evidence_of
 from medchain.store import layout
 from medchain.store.keyvalue import WriteBatch, prefix_end
 from medchain.wire.peer import EvidenceSent
@@ -72,6 +72,9 @@ def test_evidence_that_one_node_found_is_recorded_everywhere_within_seconds_of_a
     assert cluster.now_ms - started_ms < 2_000 < cluster.genesis.parameters.heartbeat_ms
     assert {(row.offence, row.offender) for node in cluster.nodes for row in recorded(node)} == {(EQUIVOCATION, liar.key.public)}
     cluster.check_agreement()
+    for node in cluster.nodes:
+        alarms = [alarm for alarm in node.replies_of(Alarm) if alarm.code == RECORDED]
+        assert len(alarms) == 1 and evidence_id(recorded(node)[0].evidence).hex() in alarms[0].message, "every operator is told"
     height = cluster.nodes[0].height
     cluster.run(5_000)
     assert [node.height for node in cluster.nodes] == [height] * 4, "nothing is left to decide, so no further block is made"

@@ -8,12 +8,17 @@ from dataclasses import replace
 import pytest
 
 from medchain.chain import evidence
+from medchain.chain.evidence import Contradiction
 from medchain.chain.vote import COMMIT, ViewChange, Vote
 from medchain.consensus import evidence as reports
 from medchain.engine.evidence import EvidencePool
+from medchain.engine.ready import Envelope, Event, Ready, Received
 from medchain.sim.checkers import progress
 from medchain.sim.faults import draw_plan, quiet_plan
+from medchain.sim.liars.liar import Liar
+from medchain.sim.node import EngineBuilder, EngineLike, Start
 from medchain.sim.run import run_plan
+from medchain.wire.peer import EvidenceSent
 
 pytestmark = pytest.mark.sim
 
@@ -31,6 +36,40 @@ def test_liar_that_contradicts_itself_is_recorded_by_every_honest_node(kind: str
 
 def test_evidence_survives_faults_of_every_kind() -> None:
     report = run_plan(replace(draw_plan(2, 4, has_liars=False), liars=((2, "double voter"),)))
+    assert not report.violations, report.violations[0]
+    assert report.faults["evidence recorded"] >= 1
+
+
+class Framer(Liar):
+    """Sends evidence about everybody: genuine votes it heard beside ones it forged, again and again, and now and then about itself."""
+
+    def __init__(self, start: Start, engine: EngineLike) -> None:
+        super().__init__(start, engine)
+        self._heard: list[Vote] = []
+
+    def lie(self, events: Sequence[Event]) -> Ready:
+        """Listen, accuse."""
+        heard = [event.message for event in events if isinstance(event, Received) and isinstance(event.message, Vote)]
+        self._heard = [*self._heard, *heard][-50:]
+        ready = self.engine.handle_all(events)
+        return replace(ready, send=(*ready.send, *[self._accuse(vote) for vote in heard[:2]]))
+
+    def _accuse(self, vote: Vote) -> Envelope:
+        old = self.dice.choice(self._heard)
+        if self.dice.randrange(10) == 0:
+            both = [self.vote(vote.kind, vote.height, vote.view, digest) for digest in (vote.digest, self.other_digest(vote.digest))]
+            return Envelope(None, EvidenceSent((Contradiction.of(*both),)))
+        forged = replace(self.vote(old.kind, old.height, old.view, self.other_digest(old.digest)), signer=old.signer)
+        return Envelope(self.dice.choice((None, *self.peers)), EvidenceSent((Contradiction.of(old, forged),)))
+
+
+def test_a_liar_that_frames_others_convicts_only_itself() -> None:
+    """And floods of forgeries stop nobody: the liar is accused, nobody else is, and what it says about itself is recorded."""
+
+    def wrap(builder: EngineBuilder) -> EngineBuilder:
+        return lambda start: Framer(start, builder(start)) if start.node == 1 else builder(start)
+
+    report = run_plan(quiet_plan(1), wrap=wrap, faulty=frozenset({1}))
     assert not report.violations, report.violations[0]
     assert report.faults["evidence recorded"] >= 1
 
