@@ -178,7 +178,10 @@ def _with_late_commits(standings: tuple[Standing, ...], last_commit: LastCommit)
 
 
 def _signed(standing: Standing, height: int) -> Standing:
-    return standing if standing.newest_signed >= height else replace(standing, newest_signed=height)
+    if standing.newest_signed >= height:
+        return standing
+    # Written out: nearly every validator signs every height, and `replace` looks the fields up anew each time.
+    return Standing(standing.consensus_key, height, standing.skips, standing.last_skip, standing.barred_until)
 
 
 def _aligned(standings: tuple[Standing, ...], validators: ValidatorSet, height: int) -> tuple[Standing, ...]:

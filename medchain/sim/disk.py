@@ -29,11 +29,12 @@ CHECKPOINT_BYTES: Final = 128 * 1024
 def encode_record(batch: WriteBatch) -> bytes:
     """Return the log record of a batch."""
     parts: list[bytes] = []
+    pack = _LENGTHS.pack
     for key, value in batch.operations:
         if value is None:
-            parts += (_LENGTHS.pack(len(key), 0), key)
+            parts += (pack(len(key), 0), key)
         else:
-            parts += (_LENGTHS.pack(len(key), 1), key, len(value).to_bytes(4, "big"), value)
+            parts += (pack(len(key), 1), key, len(value).to_bytes(4, "big"), value)
     body = b"".join(parts)
     return _HEADER.pack(len(body), zlib.crc32(body) ^ _CHECKSUM_MASK) + body
 

@@ -136,7 +136,8 @@ class World:
 
     def after(self, delay_us: int, callback: Callable[[], None]) -> None:
         """Let `callback` happen a while from now."""
-        self.at(self.now_us + delay_us, callback)
+        self._sequence += 1
+        heapq.heappush(self._queue, (self.now_us + delay_us, self._sequence, callback))
 
     def run_until(self, time_us: int) -> None:
         """Let time pass up to `time_us`, or until a violation."""

@@ -82,8 +82,9 @@ class MemoryKeyValue:
                 if values.pop(key, None) is not None:
                     keys.discard(key)
             else:
+                if key not in values:
+                    keys.add(key)
                 values[key] = value
-                keys.add(key)
 
     def close(self) -> None:
         """Refuse every later call."""
