@@ -70,9 +70,9 @@ def _last(hospitals: int, count: int) -> list[str]:
     return names[len(names) - count :]
 
 
-def _settle(session: Session) -> None:
-    """Let every hospital's turn as primary pass a few times."""
-    session.watch.wait_height(session.watch.height + SETTLE_ROUNDS * len(session.network.names), END_SECONDS)
+def _settle(session: Session, rounds: int = SETTLE_ROUNDS) -> None:
+    """Let every hospital's turn as primary pass a few times, for half a minute at most."""
+    session.watch.wait_height(session.watch.height + rounds * len(session.network.names), END_SECONDS)
 
 
 def _round(session: Session) -> int:
@@ -233,11 +233,11 @@ def _start_with_clock(session: Session, name: str, offset_ms: int) -> None:
 
 def liar(bench: Bench, row: Row, *, kind: str) -> None:
     """Put a liar in one hospital's place; afterwards the honest node again, which finds its own lies in the others' memory."""
-    _replace_last(bench, row, lambda session, name: session.network.start([name], liar=kind))
+    _replace_last(bench, row, lambda session, name: session.network.start([name], liar=kind), bench.size.liar_rounds)
     _expect_ratio(row)
 
 
-def _replace_last(bench: Bench, row: Row, begin: Callable[[Session, str], None]) -> None:
+def _replace_last(bench: Bench, row: Row, begin: Callable[[Session, str], None], rounds: int = SETTLE_ROUNDS) -> None:
     """Measure with the last hospital started otherwise, then as before."""
     with bench.session(row, left_out=1) as session:
         network, name = session.network, session.network.names[-1]
@@ -248,7 +248,7 @@ def _replace_last(bench: Bench, row: Row, begin: Callable[[Session, str], None])
         if not poll(lambda: network.height(name) >= 0, END_SECONDS):  # to be ready is not asked: the others may ban a liar
             raise Unavailable(f"hospital {name} does not answer within {END_SECONDS:.0f} s")
         row.next_block_ms.append(session.pause_since(began, _round(session)))
-        _settle(session)
+        _settle(session, rounds)
         row.under = session.rate_for(bench.size.window_s)
         network.stop([name])
         network.set(name)
