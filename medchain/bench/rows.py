@@ -28,7 +28,7 @@ class Size:
     """Turns of every primary before the steady rate under a liar: each turn it wastes bars it for twice as long as the one before."""
 
 
-FULL: Final = Size(8.0, 50, 200, 5, 2, 10.0, 2, 30.0, 30)
+FULL: Final = Size(6.0, 50, 200, 5, 1, 10.0, 2, 30.0, 30)
 QUICK: Final = Size(3.0, 5, 15, 1, 1, 6.0, 1, 6.0, 8)
 """Shows that everything works and roughly how well; its figures are not for the page."""
 
