@@ -34,6 +34,7 @@ from medchain.consensus.events import (
     PrePrepareReceived,
     ProposalBuilt,
     ProposalChecked,
+    SawUnknownOwnVote,
     SituationChanged,
     Ticked,
     ViewChangeReceived,
@@ -73,6 +74,8 @@ class OneReplica(RuleBasedStateMachine):
         self.blocks: dict[bytes, object] = {}
         self.asked: list[int] = []
         self.rest = 2
+        self.is_alarmed = False
+        """Whether this height was voted in with a memory that is not here."""
         self.valid: list[bytes] = []
         """What the executor, or the engine that built it, ever called valid."""
         self.boot(is_voting=True)
@@ -136,6 +139,7 @@ class OneReplica(RuleBasedStateMachine):
 
     def write(self, record) -> None:
         """Hold it against everything this key ever promised, over all restarts."""
+        assert not self.is_alarmed, "something is signed at a height whose votes were forgotten"
         self.disk.append(record)
         match record:
             case OwnVote(vote):
@@ -207,6 +211,36 @@ class OneReplica(RuleBasedStateMachine):
         shown = (None, None) if proof is None else (proof.view, proof.digest)
         return ViewChange(self.height, view, *shown, self.other(number), MARK, proof)
 
+    @precondition(lambda self: self.disk)
+    @rule(data=st.data())
+    def own_statement_comes_back(self, data):
+        """What this disk holds is no news, whoever shows it."""
+        record = data.draw(st.sampled_from(self.disk))
+        is_vote = isinstance(record, OwnVote)
+        if is_vote or isinstance(record, OwnViewChange):
+            event = VoteReceived(record.vote) if is_vote else ViewChangeReceived(record.view_change)
+            assert not [output for output in self.replica.handle(event) if isinstance(output, SawUnknownOwnVote)]
+
+    @rule(kind=KINDS, view=st.integers(0, 3), which=st.integers(0, 1), dice=st.integers(0, 3))
+    def unknown_own_statement(self, kind, view, which, dice):
+        """A second holder of the key, or a disk that forgot: from now on nothing is signed at this height."""
+        digest = self.block(min(view, 3), which).header.digest()
+        if dice or self.replica.decided is not None or self.promised.get((kind, self.height, view)) == digest:
+            return
+        is_allowed = self.replica._around.is_voting_allowed
+        outputs = self.replica.handle(VoteReceived(Vote(kind, self.height, view, digest, self.own, MARK)))
+        assert not [output for output in outputs if isinstance(output, Persist)]
+        assert any(isinstance(output, SawUnknownOwnVote) for output in outputs) == is_allowed, "the alarm is for who votes"
+        assert not self.replica.is_voting()
+        self.is_alarmed = True
+
+    @rule(data=st.data())
+    def backup_comes_back(self, data):
+        """The disk forgets its newest records; the engine lets the node vote only when their height is past."""
+        self.disk = self.disk[: data.draw(st.integers(0, len(self.disk)))]
+        self.is_alarmed, self.asked = True, []
+        self.boot(is_voting=False)
+
     @rule(number=OTHERS, view=VIEWS.filter(bool), prepared=st.none() | st.integers(0, 2), which=st.integers(0, 1))
     def view_change(self, number, view, prepared, which):
         proof = None if prepared is None or prepared >= view else self.proof(prepared, self.block(prepared, which))
@@ -247,7 +281,7 @@ class OneReplica(RuleBasedStateMachine):
 
     @rule(is_allowed=st.sampled_from([True, True, False]))
     def voting(self, is_allowed):
-        self.feed(VotingAllowed(is_allowed))
+        self.feed(VotingAllowed(is_allowed and not self.is_alarmed))
 
     @rule(view=st.integers(0, 2), which=st.integers(0, 1), dice=st.integers(0, 3))
     def certificate(self, view, which, dice):
@@ -258,11 +292,13 @@ class OneReplica(RuleBasedStateMachine):
 
     @rule(is_voting=st.sampled_from([True, True, False]), which=st.integers(0, 1), steps=st.integers(1, 4))
     def restart(self, is_voting, which, steps):
-        """And what may come next: the view goes on, perhaps with another block."""
+        """In the middle of a view, as it may be, that then goes on with another block."""
+        if steps > 2:
+            self.view_goes_on(which, 2, True)
         self.asked = []
-        self.boot(is_voting=is_voting)
+        self.boot(is_voting=is_voting and not self.is_alarmed)
         if steps > 1:
-            self.view_goes_on(which, steps, True)
+            self.view_goes_on(1 - which, min(steps, 3), True)
 
     @invariant()
     def decided_heights_end(self):
@@ -279,7 +315,7 @@ class OneReplica(RuleBasedStateMachine):
             self.feed(DecisionAdopted())
         block = self.blocks[self.replica.decided.digest]
         self.height, self.parent, self.parent_time_ms = self.height + 1, block.header.digest(), block.header.time_ms
-        self.disk, self.left, self.asked, self.blocks = [], 0, [], {}
+        self.disk, self.left, self.asked, self.blocks, self.is_alarmed = [], 0, [], {}, False
         self.feed(self.started(()))
 
     # ---- what holds always ----
@@ -335,6 +371,7 @@ MUTANTS = {
     "votes are forgotten over a restart": (Promises, "_restore", forget_votes),
     "a view change is said before it is written": (Instance, "_join", say_first),
     "a view change denies what was prepared": (Promises, "change_view", deny_all),
+    "a second holder of the key is no alarm": (Promises, "knows", lambda promises, message: True),
     "blocks are voted for unexecuted": (Proposals, "is_valid", lambda proposals, digest: proposals.get(digest) is not None),
     "a late commit is signed whatever was left": (Promises, "highest_view", property(lambda promises: 0)),
 }
