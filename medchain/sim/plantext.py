@@ -55,7 +55,7 @@ def decode_plan(text: str) -> Plan:
         if not isinstance(value, dict):
             raise Malformed("a plan is a JSON object")
         plan = _read(dict(value))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError) as error:  # 1e999 is infinity
         raise Malformed(f"this is no plan of a simulated world: {error}") from None
     _check(plan)
     return plan

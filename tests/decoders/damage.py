@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from medchain.errors import InvariantBroken, Malformed
 
 NUMBERS = (0, 1, -1, 2, 127, 128, 2**31, 2**32, 2**48, 2**48 + 1, 2**63 - 1, 2**63, 2**64 - 1, -(2**63))
 TEXTS = ("", "\x00", "x" * 300, "é" * 40, "\u202e", "a/../b", "9" * 400, "-0", "1e999", "0x10")
+SCRAWLS = (b"1e999", b"-1e999", b"-1", b"1.5", b"NaN", b"Infinity", b"9" * 400, b"0x1", b"1_0", b"null", b"true", b'"a"', b"[]", b"{}", b"")
 LENGTHS = (
     b"\xdd\xff\xff\xff\xff",
     b"\xdc\xff\xff",
@@ -85,6 +87,15 @@ def _splice(data: bytes, samples: Sequence[bytes], dice: random.Random) -> bytes
     return data[: dice.randint(0, len(data))] + other[dice.randint(0, len(other)) :]
 
 
+def _number(data: bytes, samples: Sequence[bytes], dice: random.Random) -> bytes:
+    """Another number, or none, where text has digits."""
+    found = list(re.finditer(rb"[0-9]+", data))
+    if not found:
+        return _turn(data, samples, dice)
+    place = dice.choice(found)
+    return data[: place.start()] + dice.choice(SCRAWLS) + data[place.end() :]
+
+
 def _value(data: bytes, samples: Sequence[bytes], dice: random.Random) -> bytes:
     """Damage what the bytes mean, in msgpack or in JSON; bytes that mean nothing any more are turned instead."""
     for read, write in ((codec.decode, codec.encode), (json.loads, _to_json)):
@@ -108,6 +119,7 @@ _WAYS: tuple[Callable[[bytes, Sequence[bytes], random.Random], bytes], ...] = (
     _cut,
     _insert,
     _splice,
+    _number,
     _value,
     _value,
     _value,

@@ -43,6 +43,8 @@ from medchain.network.limits import PART_BYTES
 from medchain.node.config import NodeConfig, default_file, parse_address
 from medchain.node.home import load_genesis
 from medchain.rpc.requests import read_json, read_request
+from medchain.sim.faults import draw_plan
+from medchain.sim.plantext import decode_plan, encode_plan
 from medchain.store import layout
 from medchain.store.archive import BlockArchive
 from medchain.store.history import History, load_history
@@ -113,6 +115,7 @@ def table(folder: Path) -> dict[str, Decoder]:
             store_decoders(real),
             wire_decoders(real),
             boundary_decoders(),
+            simulator_decoders(),
             file_decoders(folder, real),
         )
         for name, decoder in part.items()
@@ -378,6 +381,15 @@ def boundary_decoders() -> dict[str, Decoder]:
         "crypto.sealing:OpeningKey.from_private_bytes": Decoder(
             (bytes(range(32)),), lambda data: OpeningKey.from_private_bytes(SUITE_X25519, data).private_bytes(), bytes
         ),
+    }
+
+
+def simulator_decoders() -> dict[str, Decoder]:
+    plans = tuple(encode_plan(draw_plan(seed)).encode() for seed in range(3))
+    return {
+        "sim.plantext:decode_plan": Decoder(
+            plans, lambda data: decode_plan(data.decode("utf-8", "replace")), lambda plan: encode_plan(plan).encode(), is_canonical=False
+        )
     }
 
 
