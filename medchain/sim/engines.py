@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from medchain.chain.block import Block
 from medchain.chain.genesis import Genesis
 from medchain.chain.transaction import Transaction
+from medchain.chain.vote import Vote
 from medchain.engine.engine import Engine
 from medchain.engine.executor import Executor
 from medchain.engine.verification import Verifier
@@ -44,13 +45,21 @@ def real_engines(genesis: Genesis, pool_bytes_max: int, signing: SigningOrder | 
 
 
 def build_block(
-    engine: EngineLike, height: int, view: int, time_ms: int, proposer: bytes, transactions: Sequence[Transaction]
+    engine: EngineLike,
+    height: int,
+    view: int,
+    time_ms: int,
+    proposer: bytes,
+    transactions: Sequence[Transaction],
+    late: tuple[Vote, ...] = (),
 ) -> Block | None:
-    """Return a true block of one's own choice on an engine's head, None unless `height` is the next one: what a liar can do with its node.
+    """Return a block of one's own choice on an engine's head, None unless `height` is the next one: what a liar can do with its node.
+
+    It is true if the transactions and the `late` commits are.
 
     Only between two turns, when the store holds what the last one wrote.
     """
     if not isinstance(engine, Engine) or height != engine.chain.height + 1:
         return None
     executor = Executor(engine.chain, Verifier(engine.chain.network))
-    return executor.build(view, max(time_ms, engine.chain.header.time_ms + 1), proposer, transactions).block
+    return executor.build(view, max(time_ms, engine.chain.header.time_ms + 1), proposer, transactions, late).block

@@ -23,7 +23,7 @@ SLOW: Final = frozenset({"no view changes demanded", "timers without support"})
 """Those whose worlds are long, or of whose worlds few show anything."""
 QUICK: Final = [mutant for mutant in MUTANTS if mutant.name not in SLOW and not mutant.harmless]
 JUDGES: Final = frozenset(
-    {"agreement", "certificates", "promises", "durability", "roots", "honesty", "tidiness", "times", "progress", "stopped"}
+    {"agreement", "certificates", "promises", "durability", "roots", "honesty", "tidiness", "times", "rotation", "progress", "stopped"}
 )
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from medchain.chain.block import Block
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.validators import quorum
-from medchain.chain.vote import PREPARE, ViewChange, Vote
+from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.crypto.hashing import tagged_digest
 from medchain.crypto.signing import SigningKey
@@ -153,7 +153,8 @@ class TwoBlocks(FalsePrimary):
 
 
 class FalseBlocks(FalsePrimary):
-    """Proposes blocks that no honest node may vote for: false roots or times, another parent, old transactions, another block's vote.
+    """Proposes blocks that no honest node may vote for: false roots or times, another parent, old transactions, forged late commits,
+    another block's vote.
 
     Tests that backups execute before they vote (lessons.md: FISCO-BCOS #2307), that the clock bound holds, and that the view ends.
     """
@@ -181,6 +182,9 @@ class FalseBlocks(FalsePrimary):
             proposed = {identity for identity, _ in message.proposal.entries}
             old = [transaction for identity, transaction in self.heard.items() if identity not in proposed]
             return self.build(message, header.time_ms, [*transactions, *old[:2]])
+        if kind == 7 and message.proposal.last_commit.certificate is not None:  # true in all but a late commit of a node that sleeps
+            forged = Vote(COMMIT, message.height - 1, 0, header.parent, self.dice.choice(self.peers), bytes(64))
+            return build_block(self.real, message.height, message.view, header.time_ms, self.own, transactions, (forged,))
         noise = self.other_digest(header.encode())
         spoilt = replace(header, state_root=noise)
         if kind == 5:

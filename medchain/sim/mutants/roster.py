@@ -9,8 +9,9 @@ from medchain.sim.mutants.agreement import AGREEMENT
 from medchain.sim.mutants.checks import CHECKS
 from medchain.sim.mutants.durability import DURABILITY
 from medchain.sim.mutants.mutant import Mutant
+from medchain.sim.mutants.rotation import ROTATION
 
-MUTANTS: Final = (*AGREEMENT, *CHECKS, *DURABILITY)
+MUTANTS: Final = (*AGREEMENT, *CHECKS, *DURABILITY, *ROTATION)
 
 
 def mutant_called(name: str) -> Mutant:
