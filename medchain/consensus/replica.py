@@ -252,6 +252,8 @@ class Replica:
             "view": view,
             "phase": instance.phase.value,
             "primary": instance.primary_key.hex(),
+            "takes_turns": [key.hex() for key in instance.rotation],
+            "left_out": [key.hex() for key in instance.validators.voters if key not in instance.rotation],
             "is_voting": instance.may_sign,
             "quorum": instance.validators.quorum,
             "prepared_by": [key.hex() for key in instance.tally.signers(PREPARE, view)],

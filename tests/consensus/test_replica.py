@@ -210,6 +210,10 @@ def test_explanation_says_what_is_missing():
     assert told["phase"] == "prepare sent, awaiting a quorum of prepares"
     assert told["prepared_by"] == [KEYS[0].public.hex(), KEYS[1].public.hex()]
     assert (told["height"], told["view"], told["quorum"], told["timer_left_ms"]) == (1, 0, 3, 1_000)
+    assert (told["takes_turns"], told["left_out"]) == ([key.hex() for key in V4.keys], [])
+    bench.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3))))
+    bench.feed(HeightStarted(2, V4, V4.keys[:3], bench.parameters, BLOCK.header.time_ms, BLOCK.header.digest()))
+    assert bench.replica.explain()["left_out"] == [V4.keys[3].hex()]
 
 
 def test_sender_of_an_unjustified_pre_prepare_can_be_blamed():
