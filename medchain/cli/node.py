@@ -191,6 +191,17 @@ def _node_passphrase(arguments: argparse.Namespace, home: Path) -> str:
     return passphrase.passphrase_of(arguments, (home,), purpose=f"the node in {home}")
 
 
+def rotation_lines(agreement: dict[str, Any]) -> list[str]:
+    """Return who takes turns at proposing, from what a node says of agreement; nothing when it has not begun."""
+    if "takes_turns" not in agreement:
+        return []
+    turns, left_out = agreement["takes_turns"], agreement["left_out"]
+    lines = [f"take turns      {len(turns)} of {len(turns) + len(left_out)} hospitals at proposing"]
+    if left_out:
+        lines.append(f"left out        {', '.join(left_out)} (silent for long, or they let their turns pass)")
+    return lines
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from medchain.cli.asking import ask_node
 
@@ -203,6 +214,7 @@ def _status(arguments: argparse.Namespace) -> int:
         f"catching up     {'yes' if status['is_catching_up'] else 'no'}",
         f"in the pool     {status['pool_transactions']}",
     ]
+    lines += rotation_lines(status["agreement"])
     if status.get("waits_for"):
         lines.append(f"waits for       {status['waits_for']}")
     output.answer(arguments, status, lines)

@@ -8,6 +8,7 @@ import pytest
 
 from medchain.chain.genesis import Genesis
 from medchain.cli.main import main
+from medchain.cli.node import rotation_lines
 from medchain.node.home import NodeHome, open_home
 
 
@@ -156,3 +157,10 @@ def test_init_never_writes_over_a_key_or_certificate(tmp_path, capsys):
 def test_waiting_for_no_possible_time_is_wrong_use(capsys, seconds):
     assert main(["tx", "wait", "00" * 32, "--at", "127.0.0.1:1", f"--timeout={seconds}"]) == 2
     assert "--timeout" in capsys.readouterr().err
+
+
+def test_status_says_who_takes_turns_and_who_was_left_out():
+    assert rotation_lines({"height": 0, "phase": "no height started"}) == []
+    assert rotation_lines({"takes_turns": ["aa", "bb", "cc", "dd"], "left_out": []}) == ["take turns      4 of 4 hospitals at proposing"]
+    told = rotation_lines({"takes_turns": ["aa", "bb", "cc"], "left_out": ["dd"]})
+    assert told[0] == "take turns      3 of 4 hospitals at proposing" and "dd (silent for long" in told[1]

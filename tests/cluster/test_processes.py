@@ -64,6 +64,7 @@ def test_testnet_goes_up_detached_tells_how_it_is_and_goes_down(medchain, tmp_pa
         check_sentence(again, 2, "testnet.running")
         node = medchain("node", "status", "--at", "./net/a", "--json")
         assert json.loads(node.stdout)["height"] >= 0
+        assert "take turns      4 of 4 hospitals" in medchain("node", "status", "--at", "./net/a").stdout
         asked = medchain("node", "status", "--json", MEDCHAIN_AT=facts["hospitals"][0]["rpc"])
         assert json.loads(asked.stdout)["consensus_key"] == json.loads(node.stdout)["consensus_key"]
     finally:
