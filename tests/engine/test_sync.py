@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from medchain.chain.vote import Vote
 from medchain.engine.ready import PeerAccused, PeerConnected, PeerDisconnected, Received, Ticked
 from medchain.engine.sync import ANSWER_TIMEOUT_MS, BEHIND_GRACE_MS, LATE_BLOCKS_MAX, RANGES_PER_SECOND_MAX
 from medchain.wire.peer import RANGE_BLOCKS_MAX, PeerStatus, RangeSent, RangeWanted
@@ -193,3 +194,17 @@ def test_late_answers_of_an_honest_peer_never_add_up(lagging):
         lagging.now_ms += 250
         assert not accused(node.handle(Ticked(lagging.now_ms, 1_800_000_000_000 + lagging.now_ms), Received(peer, late)))
     assert not [one for _ in range(240) for one in accused(node.handle(Received(peer, late)))]
+
+
+@pytest.mark.parametrize("boasters, is_signed", [(1, True), (2, False)])
+def test_late_commits_are_signed_for_heights_that_fewer_than_f_plus_one_say_to_be_long_past(lagging, boasters, is_signed):
+    """A single liar with a huge height must not make a slow validator look dead; f + 1 hold an honest one, who says the truth."""
+    for peer in range(3):
+        lagging.status(peer, 2**40 if peer < boasters else 5)
+    ready = lagging.node.handle(Received(lagging.peers[2], RangeSent(lagging.blocks(1, 5))))
+    assert lagging.node.height == 5
+    signed = [envelope.message.height for envelope in ready.send if isinstance(envelope.message, Vote)]
+    assert signed == ([2, 3, 4, 5] if is_signed else []), "height 1 it left by a view change while it was alone"
+    statuses = [place for place, envelope in enumerate(ready.send) if isinstance(envelope.message, PeerStatus)]
+    commits = [place for place, envelope in enumerate(ready.send) if isinstance(envelope.message, Vote)]
+    assert not is_signed or min(statuses) < min(commits), "without its status first, its commits would be taken for questions"
