@@ -52,14 +52,15 @@ def build_block(
     proposer: bytes,
     transactions: Sequence[Transaction],
     late: tuple[Vote, ...] = (),
+    evidence: tuple[bytes, ...] = (),
 ) -> Block | None:
     """Return a block of one's own choice on an engine's head, None unless `height` is the next one: what a liar can do with its node.
 
-    It is true if the transactions and the `late` commits are.
+    It is true if the transactions, the `late` commits and the `evidence` are.
 
     Only between two turns, when the store holds what the last one wrote.
     """
     if not isinstance(engine, Engine) or height != engine.chain.height + 1:
         return None
     executor = Executor(engine.chain, Verifier(engine.chain.network))
-    return executor.build(view, max(time_ms, engine.chain.header.time_ms + 1), proposer, transactions, late).block
+    return executor.build(view, max(time_ms, engine.chain.header.time_ms + 1), proposer, transactions, late, evidence).block

@@ -93,6 +93,8 @@ class Certificates:
             self._case.find(NAME, f"node {node}'s block {height} does not follow its block {height - 1}")
         elif not self._case.are_valid([transaction.verification(self._case.network) for transaction in block.transactions]):
             self._case.find(NAME, f"node {node}'s block {height} holds a transaction that its sender did not sign")
+        elif not self._case.are_valid([vote.verification(self._case.network) for vote in block.last_commit.late]):
+            self._case.find(NAME, f"node {node}'s block {height} holds a late commit that its signer did not sign")
         else:
             self._sound_blocks.add(identity)
         return digest

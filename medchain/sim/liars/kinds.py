@@ -8,8 +8,8 @@ from typing import Final
 TWINS: Final = "twins"
 OTHER_AUTHENTICATIONS: Final = "other authentications"
 PLAIN_KINDS: Final = (
-    "double voter", "yes-man", "half deaf", "withholder", "replayer", "forger", "far viewer", "two blocks", "false blocks", "hidden bytes",
-    "lazy primary", "usurper", "view liar", "miser", "sync liar", "amnesia liar", "spammer",
+    "double voter", "yes-man", "half deaf", "withholder", "replayer", "forger", "far viewer", "two blocks", "false blocks", "framer",
+    "hidden bytes", "lazy primary", "usurper", "view liar", "miser", "sync liar", "amnesia liar", "spammer",
 )  # fmt: skip
 """Those that need nothing but an engine."""
 LIAR_KINDS: Final = (*PLAIN_KINDS, OTHER_AUTHENTICATIONS, TWINS)

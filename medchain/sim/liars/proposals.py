@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from medchain.chain.block import Block
+from medchain.chain.evidence import Contradiction
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.validators import quorum
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
@@ -192,6 +193,29 @@ class FalseBlocks(FalsePrimary):
         elif kind == 6:
             spoilt = replace(header, parent=noise) if self.dice.randrange(2) else replace(header, history_root=noise)
         return Block(spoilt, transactions, message.proposal.last_commit, message.proposal.evidence)
+
+
+class Framer(FalsePrimary):
+    """Puts statements into its blocks that others never made: late commits, and evidence that would convict them.
+
+    Tests that what a block carries is checked signature by signature: late commits decide who leads, evidence who is suspended.
+    """
+
+    def propose(self, envelope: Envelope, message: PrePrepare) -> list[Envelope]:
+        """Propose a block that is true but for one statement in the name of another."""
+        header, victim = message.proposal.header, self.dice.choice(self.peers)
+        kind = self.dice.randrange(5)
+        if header.view != message.view or message.height < 2 or kind == 0:
+            return [envelope]
+        below = message.height - 1
+        late = (replace(self.vote(COMMIT, below, 0, header.parent), signer=victim),)
+        first = replace(self.vote(PREPARE, below, 0, header.parent), signer=victim)
+        second = replace(self.vote(PREPARE, below, 0, self.other_digest(victim)), signer=victim)
+        evidence = (Contradiction.of(first, second).encode(),)
+        carried = (late, ()) if kind < 4 else ((), evidence)
+        transactions = self.transactions_of(message)
+        block = build_block(self.real, message.height, message.view, header.time_ms, self.own, transactions, *carried)
+        return [envelope] if block is None else [Envelope(envelope.to, self.instead(message, block))]
 
 
 class HiddenBytes(FalsePrimary):

@@ -10,7 +10,7 @@ from medchain.errors import Malformed
 from medchain.sim.liars.history import AmnesiaLiar, Spammer, SyncLiar
 from medchain.sim.liars.kinds import AND, LIAR_KINDS, OTHER_AUTHENTICATIONS, TWINS
 from medchain.sim.liars.liar import Liar, LiarMaker
-from medchain.sim.liars.proposals import FalseBlocks, HiddenBytes, LazyPrimary, OtherAuthentications, TwoBlocks, Usurper
+from medchain.sim.liars.proposals import FalseBlocks, Framer, HiddenBytes, LazyPrimary, OtherAuthentications, TwoBlocks, Usurper
 from medchain.sim.liars.twins import twins
 from medchain.sim.liars.views import Miser, ViewLiar
 from medchain.sim.liars.votes import DoubleVoter, FarViewer, Forger, HalfDeaf, Replayer, Withholder, YesMan
@@ -27,6 +27,7 @@ PLAIN: Final[Mapping[str, type[Liar]]] = {
     "far viewer": FarViewer,
     "two blocks": TwoBlocks,
     "false blocks": FalseBlocks,
+    "framer": Framer,
     "hidden bytes": HiddenBytes,
     "lazy primary": LazyPrimary,
     "usurper": Usurper,

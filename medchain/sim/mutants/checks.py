@@ -118,6 +118,22 @@ BLOCKS: Final = (
     ),
 )
 
+# ---- what blocks carry (late commits: rotation.py) --------------------------------------------------------------------------------
+
+
+def _pass_anything(*anything: Any) -> None:
+    return None
+
+
+CARRIED: Final = (
+    Mutant(
+        "evidence unchecked",
+        "a block may carry evidence that nobody signed",
+        ((medchain.engine.executor, "check_evidence", _pass_anything),),
+        plans=lying(4, "framer"),
+    ),
+)
+
 # ---- signatures and catching up -----------------------------------------------------------------------------------------------
 
 
@@ -226,4 +242,4 @@ AMNESIA: Final = (
     ),
 )
 
-CHECKS: Final = (*BLOCKS, *SIGNATURES, *AMNESIA)
+CHECKS: Final = (*BLOCKS, *CARRIED, *SIGNATURES, *AMNESIA)
