@@ -12,6 +12,7 @@ from medchain.chain.evidence import Contradiction
 from medchain.chain.receipt import encode_receipts, receipts_root
 from medchain.chain.transaction import Transaction, transactions_root
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange
+from medchain.consensus.messages import PrePrepare
 from medchain.engine.ready import Accepted, Alarm, PeerAccused, Refused, TransactionsExpired
 from medchain.ledger.apply import BlockContext, Carried, apply_block, genesis_changes
 from medchain.ledger.evidence import EvidenceRow, evidence_key
@@ -408,3 +409,41 @@ def test_block_later_than_honest_clocks_allow_or_not_later_than_its_parent_is_fo
     assert ["block 4" in message for message in trial.found("times")] == [True, False]
     trial.panel.on_end(Ending((), {}, False))
     assert any("not later than" in message for message in trial.found("times"))
+
+
+# ---- justification ----------------------------------------------------------------------------------------------------------
+
+
+def fresh_proposal(trial: Any, view: int, changes: tuple[Any, ...], header_view: int | None = None) -> PrePrepare:
+    """Node 1 proposes an empty block of height 5."""
+    store, _, tree = chain_of_two(trial)
+    block = make_block(trial, 3, A, (), store, tree)
+    header = replace(block.header, height=5, view=view if header_view is None else header_view)
+    prepare = trial.vote(1, PREPARE, 5, view, header.digest())
+    return PrePrepare(replace(block, header=header).proposal(), prepare, changes)
+
+
+def test_block_prepared_without_q_view_changes_for_exactly_its_view_is_found(trial: Any) -> None:
+    lawful = tuple(view_change(trial, node, 5, 2) for node in (0, 1, 2))
+    message = fresh_proposal(trial, 2, lawful)
+    trial.turn(message, node=1)
+    for node in (0, 2):
+        trial.turn(trial.vote(node, PREPARE, 5, 2, message.digest), node=node)
+    assert not trial.found("justification")
+    for view in (3, 4, 5, 6):
+        first, second, third = (view_change(trial, node, 5, view) for node in (0, 1, 2))
+        changes = {3: (first, second), 4: (first, second, first), 5: (first, second, view_change(trial, 3, 5, 9))}
+        message = fresh_proposal(trial, view, changes.get(view, (first, second, replace(third, signature=bytes(64)))))
+        trial.turn(message, node=1)
+        assert len(trial.found("justification")) == view - 3
+        trial.turn(trial.vote(0, PREPARE, 5, view, message.digest), node=0)
+        assert len(trial.found("justification")) == view - 2
+
+
+def test_fresh_block_in_the_place_of_the_highest_prepared_one_is_found(trial: Any) -> None:
+    proof = PreparedProof(5, 1, A, prepares(trial, 5, 1, A))
+    changes = (view_change(trial, 0, 5, 2), view_change(trial, 1, 5, 2, proof), view_change(trial, 2, 5, 2))
+    message = fresh_proposal(trial, 2, changes)
+    trial.turn(message, node=1)
+    trial.turn(trial.vote(0, PREPARE, 5, 2, message.digest), node=0)
+    assert len(trial.found("justification")) == 1

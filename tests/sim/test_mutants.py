@@ -19,12 +19,15 @@ from medchain.sim.mutants.roster import MUTANTS, mutant_called
 from medchain.sim.run import SeedOptions, plan_of
 
 SEEDS: Final = 12
-SLOW: Final = frozenset({"no view changes demanded", "timers without support"})
+SLOW: Final = frozenset({"timers without support"})
 """Those whose worlds are long, or of whose worlds few show anything."""
 QUICK: Final = [mutant for mutant in MUTANTS if mutant.name not in SLOW and not mutant.harmless]
 JUDGES: Final = frozenset(
-    {"agreement", "certificates", "promises", "durability", "roots", "honesty", "tidiness", "times", "rotation", "progress", "stopped"}
-)
+    {
+        "agreement", "certificates", "promises", "justification", "durability", "roots", "honesty", "evidence", "rotation", "tidiness",
+        "times", "progress", "stopped",
+    }
+)  # fmt: skip
 
 
 def name_of(mutant: Mutant) -> str:

@@ -8,6 +8,7 @@ from medchain.sim.checkers.certificates import Certificates
 from medchain.sim.checkers.durability import Durability
 from medchain.sim.checkers.evidence import Evidence
 from medchain.sim.checkers.honesty import Honesty
+from medchain.sim.checkers.justification import Justification
 from medchain.sim.checkers.promises import Promises
 from medchain.sim.checkers.roots import Roots
 from medchain.sim.checkers.rotation import Rotation
@@ -29,7 +30,7 @@ class Panel:
         self.evidence = Evidence(case)
         self._checkers: tuple[Checker, ...] = (
             self.agreement, Certificates(case), self.promises, self.durability, Roots(case), self.honesty,
-            self.evidence, Rotation(case), Tidiness(case), Times(case),
+            self.evidence, Rotation(case), Tidiness(case), Times(case), Justification(case),
         )  # fmt: skip
 
     @property
