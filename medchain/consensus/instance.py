@@ -14,13 +14,14 @@ from typing import Final
 from medchain.chain.block import Proposal
 from medchain.chain.certificate import Certificate
 from medchain.chain.domain import Domain
-from medchain.chain.evidence import EQUIVOCATION
+from medchain.chain.evidence import EQUIVOCATION, is_equivocation
 from medchain.chain.vote import COMMIT, PREPARE, PreparedProof, ViewChange, Vote
 from medchain.consensus.events import (
     Broadcast,
     BuildProposal,
     CheckProposal,
     Decided,
+    EvidenceFound,
     FetchBlock,
     HandOver,
     HeightStarted,
@@ -207,15 +208,27 @@ class Instance:
             self._proposals.add(digest, proposal)
 
     def add_certificate(self, certificate: Certificate) -> list[Output]:
-        """Accept a certificate of any view; its commits are statements like others and may contradict what their signers said here."""
+        """Accept a certificate of any view; report a commit in it that contradicts what its signer said here."""
         if certificate.height != self.height or self.certificate is not None or len(certificate.commits) != self.validators.quorum:
             return []
-        outputs: list[Output] = []
-        for index, signature in certificate.commits:
-            if index < len(self.validators):
-                signer = self.validators.validators[index].consensus_key
-                outputs += self.add_vote(Vote(COMMIT, certificate.height, certificate.view, certificate.digest, signer, signature))
-        return [*outputs, *self._certify(certificate)]
+        found = [evidence for commit in self._commits_of(certificate) for evidence in self._contradictions_of(commit)]
+        return [*found, *self._certify(certificate)]
+
+    def _commits_of(self, certificate: Certificate) -> list[Vote]:
+        members, place = self.validators.validators, (COMMIT, certificate.height, certificate.view, certificate.digest)
+        return [
+            Vote(*place, members[index].consensus_key, signature) for index, signature in certificate.commits if 0 <= index < len(members)
+        ]
+
+    def _contradictions_of(self, commit: Vote) -> list[EvidenceFound]:
+        """Compare a commit that is not counted with what its signer said here."""
+        if commit.signer == self._own:
+            return []
+        for other in self.tally.votes_of(commit.signer, COMMIT):
+            if is_equivocation(other, commit):
+                return self._reports.report(EQUIVOCATION, other, commit)
+        change = self.view_changes.newest_of(commit.signer)
+        return [] if change is None else self._reports.report_lies(change, (commit,))
 
     def commit_late(self) -> list[Output]:
         """Sign a commit in the deciding view, after the fact: slow is not dead. Never below an own promise, nor without the block."""
