@@ -21,7 +21,6 @@ from medchain.ledger.people import clinician_of, credential_end_of, credential_s
 from medchain.ledger.permits import permit_end_of, permit_of, permit_standing, permit_use_of
 from medchain.ledger.records import CustodyRow, record_of, version_of
 from medchain.ledger.rows import decode_row, uint32
-from medchain.ledger.trail import trail_of
 from medchain.ledger.verdicts import verdict
 from medchain.store.overlay import StateView
 
@@ -169,11 +168,6 @@ def permit(view: StateView, context: BlockContext, permit_id: bytes) -> Answer |
     }
 
 
-def permits_of(view: StateView, context: BlockContext, record_id: bytes, start: int = 0, limit: int = lists.PAGE_MAX) -> Answer:
-    """Return a page of the permits on a record, oldest first."""
-    return _page(view, lists.PERMITS, record_id, start, limit, lambda identity: permit(view, context, identity))
-
-
 def review(view: StateView, permit_id: bytes) -> Answer | None:
     """Return the review of an emergency; `outcome` is None while it is open, `escalated_height` tells that it was not done in time."""
     row = review_of(view, permit_id)
@@ -187,17 +181,6 @@ def review(view: StateView, permit_id: bytes) -> Answer | None:
         "to_height": None if end is None else end.to_height,
         "escalated_height": None if late is None else late.from_height,
     }
-
-
-def reviews_of(view: StateView, custodian: bytes, start: int = 0, limit: int = lists.PAGE_MAX) -> Answer:
-    """Return a page of the emergencies that a custodian (organisation key) has to review or has reviewed, oldest first."""
-    return _page(view, lists.REVIEWS, custodian, start, limit, lambda identity: review(view, identity))
-
-
-def trail_head(view: StateView, subject: bytes) -> Answer:
-    """Return the trail head (count, digest) of a pseudonym or record id; prove it with the state key `trail.trail_key(subject)`."""
-    head = trail_of(view, subject)
-    return {"subject": subject, "count": head.count, "digest": head.digest}
 
 
 def evidence(view: StateView, identity: bytes) -> Answer | None:

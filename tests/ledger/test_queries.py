@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medchain.errors import Rejected
-from medchain.ledger import queries
+from medchain.ledger import lists, queries
 from medchain.ledger.access import ReadReceipt, Release
 from medchain.ledger.consents import Revoke
 from medchain.ledger.emergencies import REVIEW_DUE_MS, Emergency, Review
@@ -112,7 +112,7 @@ def test_permit_is_told_with_its_standing_and_uses(story):
     story.accepted(story.ann, Revoke(consent))
     told = queries.permit(story.state, story.context(), permit)
     assert (told["standing"], told["releases"], told["released"], told["read"]) == ("consent.revoked", 1, [1], [1])
-    assert queries.permits_of(story.state, story.context(), story.RECORD)["items"] == [told]
+    assert lists.read_page(story.state, lists.PERMITS, story.RECORD, 0, 10) == ([permit], None)
     assert queries.permit(story.state, story.context(), bytes(32)) is None
     assert is_plain(told)
 
@@ -127,8 +127,8 @@ def test_review_is_told_from_opening_to_outcome(story):
     story.accepted(story.a, Review(permit, "unjustified"))
     told = queries.review(story.state, permit)
     assert (told["outcome"], told["escalated_height"], told["to_height"]) == ("unjustified", escalated, story.height)
-    assert queries.reviews_of(story.state, story.a.public)["items"] == [told]
-    assert queries.reviews_of(story.state, story.b.public)["count"] == 0
+    assert lists.read_page(story.state, lists.REVIEWS, story.a.public, 0, 10) == ([permit], None)
+    assert lists.count_of(story.state, lists.REVIEWS, story.b.public) == 0
     assert queries.review(story.state, bytes(32)) is None
     assert is_plain(told)
 
@@ -149,10 +149,3 @@ def test_explain_says_what_a_request_would_be_answered_and_why(story):
     with pytest.raises(Rejected) as refusal:
         queries.explain(story.state, story.context(), bytes(32), story.RECORD, "TREAT")
     assert refusal.value.code == "people.clinician-unknown"
-
-
-def test_trail_head_is_told_for_any_subject(story):
-    told = queries.trail_head(story.state, story.pseudonym)
-    assert told["count"] == len([event for _, event in story.events if story.pseudonym in event.subjects])
-    assert queries.trail_head(story.state, bytes(32))["count"] == 0
-    assert is_plain(told)
