@@ -181,6 +181,31 @@ def test_it_catches_up_to_the_highest_certified_height_shown_before_it_votes(clu
     assert node.height == cluster.nodes[0].height
 
 
+def test_the_way_back_after_a_vote_by_another_holder_of_the_key(cluster):
+    """A copy votes once: the node stops voting until it is restarted, observes until that vote is past, and votes again."""
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    node = cluster.nodes[3]
+    height = node.height
+    cluster.drop = lambda source, target, message: isinstance(message, Vote) and message.kind == COMMIT
+    copied = Vote.sign(cluster.network, node.key, PREPARE, height + 1, 0, bytes(32))
+    for other in cluster.nodes[:3]:
+        other.handle(Received(cluster.nodes[0].key.public, copied))
+    node.handle(Received(cluster.nodes[0].key.public, copied))
+    assert [alarm.code for alarm in node.replies_of(Alarm)] == ["amnesia.unknown-vote"]
+    cluster.run(2_000)
+    assert not may_vote(node) and "an operator" in node.engine.status()["waits_for"]
+    node.replies.clear()
+    cluster.restart(node)
+    cluster.run_until(lambda: node.engine._check.is_passed, 5_000)
+    assert [alarm.code for alarm in node.replies_of(Alarm)] == ["amnesia.votes-forgotten"] and not may_vote(node)
+    cluster.drop = lambda *_: False
+    for name in ("kim", "park", "cho"):
+        cluster.settle(cluster.nodes[0], cluster.credential(name=name))
+    cluster.run_until(lambda: may_vote(node), 3_000)
+    assert not node.replies_of(PeerAccused)
+
+
 def test_an_observer_follows_and_never_votes(cluster, signer):
     cluster.warm()
     node = cluster.nodes[3]
