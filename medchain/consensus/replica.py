@@ -84,6 +84,13 @@ class Replica:
         """Return the consensus key of the primary of the current height and view; empty before the first HeightStarted."""
         return b"" if self._instance is None else self._instance.primary_key
 
+    def is_pressed(self) -> bool:
+        """Answer whether half a base is left, or less, until the timer of this view runs out: a primary proposes now or loses its turn."""
+        instance = self._instance
+        if instance is None:
+            return False
+        return instance.timer.is_within(self._around.monotonic_ms, instance.parameters.view_timeout_base_ms // 2)
+
     def own_messages(self) -> tuple[PrePrepare | Vote | ViewChange, ...]:
         """Return the own messages of the undecided height, for a peer that just connected."""
         return () if self._instance is None else self._instance.own_messages()

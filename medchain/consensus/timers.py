@@ -39,6 +39,10 @@ class Timer:
         """Forget the deadline."""
         self.deadline_ms = None
 
+    def is_within(self, now_ms: int, length_ms: int) -> bool:
+        """Answer whether the timer runs and its deadline is at most `length_ms` away."""
+        return self.deadline_ms is not None and self.deadline_ms - now_ms <= length_ms
+
     def is_expired(self, now_ms: int) -> bool:
         """Answer whether the timer runs and its deadline is reached."""
         return self.deadline_ms is not None and now_ms >= self.deadline_ms

@@ -90,6 +90,7 @@ class Agreement:
         """Whether another holder of this node's key showed itself: then it never votes again in this process."""
         self._blocks_sent: dict[bytes, int] = {}
         self._attention = Allowance(turn)
+        self._is_handed_on = False
         self._next_allowance_ms = 0
 
     # ---- the replica ------------------------------------------------------------------------------------------------------------
@@ -125,6 +126,7 @@ class Agreement:
         self._is_feeding = False
 
     def _start_height(self, records: tuple[events.HardState, ...]) -> None:
+        self._is_handed_on = False
         chain = self._chain
         self.feed(
             events.HeightStarted(
@@ -290,6 +292,7 @@ class Agreement:
             case ViewChange():
                 if self._is_worth_checking(peer, message) and self._is_genuine(peer, message):
                     self.feed(events.ViewChangeReceived(message))
+                    self._hand_on(peer, message)
             case PrePrepare():
                 self._take_pre_prepare(peer, message)
 
@@ -307,6 +310,18 @@ class Agreement:
             return False  # one of this node's own that it does not know is news whatever its view
         proven = 0 if message.proof is None else len(message.proof.prepares)
         return self._attention.take(peer, 1 + proven // SIGNATURES_PER_POINT)
+
+    def _hand_on(self, peer: bytes, change: ViewChange) -> None:
+        """Give the primary of view 0 the first view change of a height, if it may not know it: its turn ends over it.
+
+        A liar could show it to everybody else in an idle network; the honest primary, which has nothing to propose, would lose its turns.
+        One is enough for its timer to run as ours does, and more would be n^2 messages in every change of the view.
+        """
+        primary = self.replica.primary_key()
+        is_open = self.replica.view == 0 and change.height == self.replica.height and self.replica.decided is None
+        if is_open and not self._is_handed_on and primary not in (self._own, peer, change.signer):
+            self._is_handed_on = True
+            self._turn.send(primary, change)
 
     def _take_decided(self, peer: bytes, message: ConsensusMessage) -> None:
         """A message about a decided height: a late commit, or the question of one who has not decided it yet."""
@@ -412,7 +427,7 @@ class Agreement:
         """
         for _ in range(4):
             self._tell_situation()
-            executed = self.proposer.build(self.replica.height, self.replica.view)
+            executed = self.proposer.build(self.replica.height, self.replica.view, is_pressed=self.replica.is_pressed())
             if executed is None:
                 return
             self._hold(executed.block)

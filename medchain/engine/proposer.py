@@ -64,15 +64,18 @@ class Proposer:
             self._last_decision_ms = self._turn.monotonic_ms
         return self._turn.monotonic_ms - self._last_decision_ms >= self._chain.parameters.heartbeat_ms
 
-    def build(self, height: int, view: int) -> Executed | None:
-        """Return the block asked for if its moment has come; (height, view) is where agreement stands now."""
+    def build(self, height: int, view: int, *, is_pressed: bool = False) -> Executed | None:
+        """Return the block asked for if its moment has come; (height, view) is where agreement stands now.
+
+        `is_pressed`: the timer of the view is about to run out (over a view change, when nothing waits): then an empty block is due.
+        """
         request = self._asked
         if request is None or not self._turn.is_timed:
             return None
         if (request.height, request.view) != (height, view):
             self._asked = None
             return None
-        if not request.is_urgent and not self._is_time():
+        if not request.is_urgent and not self._is_time(is_pressed):
             return None
         self._asked = None
         self.saw_proposal()
@@ -80,8 +83,8 @@ class Proposer:
         transactions = self._pool.select(self._room())
         return self._executor.build(view, time_ms, self._own, transactions, self._late.select(), self._evidence.select())
 
-    def _is_time(self) -> bool:
-        if not len(self._pool) and not len(self._evidence) and not self.is_heartbeat_due():
+    def _is_time(self, is_pressed: bool) -> bool:
+        if not len(self._pool) and not len(self._evidence) and not self.is_heartbeat_due() and not is_pressed:
             return False
         last = self._last_proposal_ms
         return last is None or self._turn.monotonic_ms - last >= self._chain.parameters.block_interval_min_ms

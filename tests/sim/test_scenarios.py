@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from medchain.chain.vote import ViewChange
+from medchain.engine.ready import BlockDecided, Envelope, Ready
+from medchain.ledger.rotation import standings_of
 from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, quiet_plan
+from medchain.sim.node import Start
 from medchain.sim.report import SeedReport
 from medchain.sim.run import run_plan
+from medchain.wire.peer import PastVotesWanted
+from tests.sim.probes import Probe, run_scripted, without_clients
 
 pytestmark = pytest.mark.sim
+
+
+SHARED = (CrashPoint.TORN_WRITE, CrashPoint.BETWEEN_SENDS, CrashPoint.ANYWHERE)
+"""Points that may leave a part behind."""
 
 
 def said(report: SeedReport) -> str:
@@ -21,8 +33,39 @@ def test_quiet_network_changes_no_view_and_decides_everything() -> None:
     assert report.view_changes == 0 and report.decided == report.accepted and report.expired == 0 and report.alarms == {}
 
 
-@pytest.mark.parametrize("point", list(CrashPoint))
-@pytest.mark.parametrize("share", [0, 500, 1000])
+@pytest.mark.parametrize("nodes", [4, 7])
+@pytest.mark.parametrize("is_primary_told", [True, False])
+def test_a_view_change_by_one_liar_at_every_height_of_an_idle_network_costs_empty_blocks_and_no_honest_turn(
+    nodes: int, is_primary_told: bool
+) -> None:
+    """All timers of view 0 run over it; the primary, which has nothing to propose, proposes an empty block before they run out."""
+
+    def wants_views(start: Start, ready: Ready) -> Ready:
+        heights = [reply.height for reply in ready.replies if isinstance(reply, BlockDecided)]
+        if start.node != 0 or not (heights or isinstance(ready.send[0].message if ready.send else None, PastVotesWanted)):
+            return ready
+        change = ViewChange.sign(start.genesis.domain(), start.key, max(heights, default=0) + 1, 1, None)
+        led_by = probe.engines[0]._agreement.replica.primary_key()  # type: ignore[attr-defined]
+        peers = [hospital.consensus_key for hospital in start.genesis.hospitals if hospital.consensus_key != start.key.public]
+        told = [peer for peer in peers if is_primary_told or peer != led_by]
+        return replace(ready, send=(*ready.send, *[Envelope(peer, change) for peer in told]))
+
+    probe = Probe(hear=without_clients, say=wants_views)
+    quiet = quiet_plan(1, nodes)
+    parameters = replace(quiet.parameters, heartbeat_ms=30_000, view_timeout_base_ms=1_000, view_timeout_cap_ms=10_000)
+    plan = replace(quiet, safety_ms=60_000, parameters=parameters, tick_ms=50, submit_interval_ms=600_000)
+    report = run_scripted(plan, probe, [0], heights_min=1)
+    assert not report.violations, said(report)
+    decided = probe.heights(0, 60_000, [1])[1]
+    assert 50 < decided <= 130, "empty blocks"
+    standings = standings_of(probe.engines[1].chain.state)  # type: ignore[attr-defined]
+    assert sum(standing.skips for standing in standings[1:]) <= 1, "honest primaries lost their turns"
+
+
+@pytest.mark.parametrize(
+    ("point", "share"),
+    [(point, share) for point in CrashPoint for share in (0, 500, 1000) if share == 500 or point in SHARED],
+)
 def test_crash_at_every_durability_point_of_every_node_breaks_no_promise(point: CrashPoint, share: int) -> None:
     for node in range(4):
         crashes = [Crash(at_ms, node, point, 40, share) for at_ms in range(400 + node, 2_800, 160)]
