@@ -18,7 +18,7 @@ from medchain.consensus.events import HardState, OwnPreparedProof, OwnVote, PreP
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.promises import Promises
 from medchain.consensus.proposals import Proposals
-from medchain.sim.explore.automaton import Standing, height_started, start_replica
+from medchain.sim.explore.automaton import Standing, forget, height_started, start_replica
 from medchain.sim.explore.copying import copy_of, fingerprint
 from medchain.sim.explore.menu import ADOPT, BUILD, EXPIRE, FAR_VIEW, RESTART
 from medchain.sim.explore.recovery import Recovery
@@ -179,6 +179,19 @@ def test_copy_is_equal_and_shares_nothing_that_changes() -> None:
     twin.handle(PrePrepareReceived(PrePrepare(universe.blocks[0].proposal, vote)))
     twin.handle(Ticked(99, WALL_MS))
     assert fingerprint(twin) != before and fingerprint(replica) == before
+
+
+def test_passing_time_makes_no_other_standing() -> None:
+    """Else every moment would be a state of its own: a field that tells time belongs to those that are not compared."""
+    universe = Universe(Bounds(1, 4, (0,)))
+    replica = start_replica(universe.keys[1])
+    replica.handle(height_started(universe))
+    forget(replica)
+    before = fingerprint(replica)
+    for now_ms in (1, 300, 700, 999):
+        replica.handle(Ticked(now_ms, WALL_MS + now_ms))
+        forget(replica)
+        assert fingerprint(replica) == before
 
 
 class Walk:

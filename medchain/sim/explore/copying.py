@@ -36,6 +36,8 @@ NAMES_NOT_COMPARED: Final = (
     "monotonic_ms",  # always 0 between steps
     "wall_ms",
     "_resend_at_ms",  # what is sent again was said before
+    "_resend_in_ms",
+    "_resend_view",
     "_is_proposal_seen",  # a reason for the timer of view 0, which here always has one
     "_is_handed_over",
     "_justification",  # any q view changes that oblige to nothing are as good as any others

@@ -66,7 +66,9 @@ class Menu:
         for chosen in _one_each(changes, 2):
             masks = self._masks(chosen)
             self._try(standing, ("view changes", chosen), masks)
-            self._try(standing, ("view changes, expire", chosen), masks)
+            if standing.view > 0 and len(chosen) + 1 >= self.universe.validators.quorum:
+                # a timer above view 0 needs a quorum behind its view; the one of view 0 needs nobody, so there the two are two moves
+                self._try(standing, ("view changes, expire", chosen), masks)
         for move, masks in self._pre_prepares(standing, everything):
             if move not in standing.tried and self._is_accepted_by_anyone(move):
                 self._try(standing, move, masks)
@@ -153,12 +155,20 @@ class Menu:
                     yield ("certificate", chosen)
 
     def _view_changes(self, standing: Standing, said: int) -> dict[int, list[SaidViewChange]]:
-        """Return, by node, the view changes of others that may matter in the present view or lead above it."""
+        """Return, by node, the view changes of others that may matter in the present view or lead above it.
+
+        What they show, and whether it is proven, is looked at by the leader of their view alone; to the others they are all alike.
+        """
         found: dict[int, list[SaidViewChange]] = {}
         for node in range(self.universe.bounds.nodes):
             if node != standing.node:
-                found[node] = [change for change in self._view_changes_of(node, said) if change.view >= max(1, standing.view)]
+                changes = (change for change in self._view_changes_of(node, said) if change.view >= max(1, standing.view))
+                found[node] = [change for change in changes if self._is_plain(change) or self.universe.leader(change.view) == standing.node]
         return found
+
+    def _is_plain(self, change: SaidViewChange) -> bool:
+        """Answer whether a view change is as an honest node sends it, or a liar's that shows nothing."""
+        return change.prepared < 0 if self.universe.is_liar(change.node) else change.has_proof
 
     def _view_changes_of(self, node: int, said: int) -> Iterator[SaidViewChange]:
         """Yield every view change that exists of a node: also without its proof, and whatever a liar makes up."""
