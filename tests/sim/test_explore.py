@@ -243,7 +243,8 @@ class Walk:
         if draw < 0.75:
             groups = [vote for group in menu._vote_groups(standing, everything) for vote in group]
             return [VoteReceived(self.universe.vote(self.random.choice(groups)))] if groups else []
-        changes = [change for row in menu._view_changes(standing, everything).values() for change in row]
+        others = [node for node in range(self.universe.bounds.nodes) if node != standing.node]
+        changes = [change for node in others for change in menu._view_changes_of(node, everything)]
         possible = [c for c in changes if c.view != FAR_VIEW and any(m & ~everything == 0 for m in menu._masks((c,)))]
         return menu.events(standing, ("view changes", (self.random.choice(possible),))) if possible else []
 
@@ -263,7 +264,7 @@ def test_no_run_without_the_reductions_leaves_what_was_explored(liar: int) -> No
             steps += 1
             assert walk.said() in explored, [search.universe.describe(s) for mask in walk.said() for s in search.universe.statements(mask)]
         commits += any(isinstance(s, SaidVote) and s.kind != PREPARE for mask in walk.said() for s in search.universe.statements(mask))
-    assert steps > 3_000 and commits > 20
+    assert steps > 3_000 and commits > 10
 
 
 def test_statements_are_told_in_words() -> None:
