@@ -42,6 +42,8 @@ class Probe:
     say: Say = lambda start, ready: ready
     engines: dict[int, EngineLike] = field(default_factory=dict)
     """The newest engine of each node."""
+    keys: dict[int, bytes] = field(default_factory=dict)
+    """Consensus key of each node."""
     starts: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     decisions: list[Decision] = field(default_factory=list)
     said: list[tuple[int, Envelope]] = field(default_factory=list)
@@ -54,19 +56,20 @@ class Probe:
 
         def build(start: Start) -> EngineLike:
             engine = self.engines[start.node] = builder(start)
+            self.keys[start.node] = start.key.public
             self.starts[start.node] += 1
             return _Watched(self, start, engine)
 
         return build
 
     def votes(self, node: int) -> list[Vote | ViewChange]:
-        """Return the own votes and view changes that a node said, those inside pre-prepares too."""
+        """Return the own votes and view changes that a node said, those inside pre-prepares too; not what it passed on."""
         found: list[Vote | ViewChange] = []
         for speaker, envelope in self.said:
             message = envelope.message
             if speaker == node and isinstance(message, Vote | ViewChange | PrePrepare):
                 found.append(message.prepare if isinstance(message, PrePrepare) else message)
-        return found
+        return [vote for vote in found if vote.signer == self.keys[node]]
 
     def heights(self, first_ms: int, last_ms: int, among: Sequence[int]) -> dict[int, int]:
         """Return how many heights each of these nodes decided in a stretch of time."""
