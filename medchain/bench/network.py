@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 from medchain.bench.relay import Relays
 from medchain.errors import Rejected, Unavailable
+from medchain.node.home import load_genesis
 from medchain.testnet import plan as plans
 from medchain.testnet.launch import NODE_PROGRAM, Testnet, ask, poll
 from medchain.testnet.plan import HOST, Seat
@@ -29,14 +30,17 @@ LIAR_PROGRAM: Final = ("medchain.bench.liar",)
 READY_SECONDS: Final = 60.0
 AGREE_SECONDS: Final = 60.0
 """Longer than any recovery that is still good: what takes so long is a failure, told as one."""
-ANSWER_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 10.0
+"""For one question: a node on a machine that does other things as well may take seconds."""
+WATCH_SECONDS: Final = 2.0
+"""For one of many small questions: the next one tells as much."""
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Line:
     """One kept connection to a node's RPC listener, for many small questions."""
 
-    def __init__(self, port: int, timeout_s: float = ANSWER_SECONDS) -> None:
+    def __init__(self, port: int, timeout_s: float = WATCH_SECONDS) -> None:
         self._port = port
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
@@ -71,7 +75,8 @@ class Network(AbstractContextManager["Network"]):
         self._stack = ExitStack()
         self._testnet: Testnet | None = None
         self._relays: Relays | None = None
-        self._settings: dict[str, dict[tuple[str, str], str | int]] = {}
+        self._name_of: dict[str, str] = {}
+        """Consensus key, as answers show it → name."""
 
     def __enter__(self) -> Self:
         self._testnet = Testnet.open_or_make(self._folder, self._hospitals, 0)
@@ -79,7 +84,8 @@ class Network(AbstractContextManager["Network"]):
         if self._has_relays:
             seats = self.testnet.plan.seats
             self._relays = self._stack.enter_context(Relays({seat.name: (HOST, seat.peer_port) for seat in seats}))
-        self._settings = {name: {} for name in self.names}
+        genesis = load_genesis(self.testnet.plan.genesis_file)
+        self._name_of = {hospital.consensus_key.hex(): hospital.name for hospital in genesis.hospitals}
         for name in self.names:
             self.set(name)
         return self
@@ -139,9 +145,7 @@ class Network(AbstractContextManager["Network"]):
         status = self.status(at)
         if status is None:
             return None
-        keys = {row["consensus_key"]: row["name"] for row in self.ask(at, "hospitals.list")["hospitals"]}
-        found: str | None = keys.get(status["agreement"].get("primary"))
-        return found
+        return self._name_of.get(status["agreement"].get("primary"))
 
     def cpu_seconds(self, names: Iterable[str] | None = None) -> float:
         """Return the processor time that the running processes of these hospitals (all by default) have used since they began."""
