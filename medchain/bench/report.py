@@ -120,6 +120,7 @@ class Measurement:
             version=facts.version,
             commit=commit,
             facts=facts,
+            warning=_BUSY.format(facts=facts) if facts.load_before > facts.cores / 2 else "",
             hospitals=self.hospitals,
             rate=self.rate,
             size=self.size,
@@ -194,6 +195,11 @@ def _targets(rows: Iterable[Row]) -> list[str]:
     return lines
 
 
+_BUSY: Final = """
+**The machine was busy with other things** (load {facts.load_before} on {facts.cores} cores): the times below are several times longer than
+on a quiet one and ratios drift. Run the command again when nothing else runs.
+"""
+
 _PAGE: Final = """# Under faults
 
 How fast a network of {hospitals} hospitals works, and how soon it goes on, while something is broken. Written by
@@ -202,7 +208,7 @@ How fast a network of {hospitals} hospitals works, and how soon it goes on, whil
 
 on {facts.measured_at}, medchain {version}{commit}, {facts.machine}, {facts.cores} cores, {facts.system}, Python {facts.python}; load of
 the machine in the minute before: {facts.load_before}.
-
+{warning}
 {table}
 
 ¹ at {rate:.0f} transactions a second; all others with as many as the network takes.

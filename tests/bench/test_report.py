@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
-from medchain.bench.report import Facts, Measurement, brief
+import medchain.bench
+from medchain.bench.faults import FAULTS, title_of
+from medchain.bench.report import PAGE_COMMAND, Facts, Measurement, brief
 from medchain.bench.rows import FULL, Row
 from medchain.bench.session import Rate
 from medchain.bench.worker import Checked
+
+PAGE = Path(medchain.bench.__file__).with_name("FAULTS.md")
 
 
 def measurement() -> Measurement:
@@ -47,3 +53,22 @@ def test_row_in_one_line_says_what_was_missed():
     good, bad = measurement().rows
     assert brief(good) == "500 -> 450 tx/s, next block within 900 ms, all equal within 1500 ms"
     assert brief(bad) == "next block within 2000 ms; MISSED: nothing accepted lost"
+
+
+def test_page_of_a_busy_machine_says_so():
+    measured = measurement()
+    assert "busy" not in measured.page()
+    assert "**The machine was busy" in replace(measured, facts=replace(measured.facts, load_before=7.5)).page()
+
+
+def test_page_in_the_room_has_the_faults_for_which_something_must_hold():
+    page = PAGE.read_text(encoding="utf-8")
+    assert PAGE_COMMAND in page
+    rows = [line.split(" | ")[0].strip("| ").removesuffix(" ¹") for line in page.splitlines() if line.startswith("| ")][2:]
+    assert set(rows) <= {title_of(name, FULL) for name in FAULTS}
+    for name in ("dead", "primary-killed", "storm", "liar-double-voter", "liar-half-deaf", "liar-lazy-primary", "partition-half"):
+        assert title_of(name, FULL) in rows
+
+
+def test_readme_leads_to_the_page(repository):
+    assert "medchain/bench/FAULTS.md" in (repository / "README.md").read_text(encoding="utf-8")
