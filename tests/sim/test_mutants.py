@@ -19,7 +19,7 @@ from medchain.sim.mutants.roster import MUTANTS, mutant_called
 from medchain.sim.run import SeedOptions, plan_of
 
 SEEDS: Final = 12
-SLOW: Final = frozenset({"timers without support"})
+SLOW: Final = frozenset({"timers without support", "few asked after a start", "proofs of preparedness unchecked"})
 """Those whose worlds are long, or of whose worlds few show anything."""
 QUICK: Final = [mutant for mutant in MUTANTS if mutant.name not in SLOW and not mutant.harmless]
 JUDGES: Final = frozenset(

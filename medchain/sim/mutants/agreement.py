@@ -48,7 +48,7 @@ QUORUMS: Final = (
         )
         for nodes in (5, 6, 8, 9)
     ],
-    Mutant("half as quorum", "q is n/2", ((medchain.chain.validators, "quorum", _half),)),
+    Mutant("half as quorum", "q is n/2", ((medchain.chain.validators, "quorum", _half),), plans=torn_apart(4)),
 )
 
 # ---- promises -----------------------------------------------------------------------------------------------------------------

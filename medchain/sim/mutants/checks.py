@@ -162,6 +162,12 @@ def _condemn_nobody(self: Sync, peer: bytes, reason: str) -> None:
     self._waiting.clear()
 
 
+def _catching_up(seed: int) -> Plan:
+    """One node is away again and again, and a liar is among those that it asks for what it missed."""
+    crashes = [Crash(500 + 900 * number, (seed + 1) % 4, CrashPoint.ANYWHERE, 600) for number in range(6)]
+    return quiet_plan(seed, safety_ms=6_000, liars=((seed % 4, "sync liar"),)).with_actions(*crashes)
+
+
 SIGNATURES: Final = (
     Mutant("signatures unchecked", "every signature is taken for genuine", ((Verifier, "check_all", _believe_all),)),
     Mutant(
@@ -174,7 +180,7 @@ SIGNATURES: Final = (
         "certificates unchecked",
         "a block in a range is believed with any certificate (lessons.md: FISCO-BCOS #3307)",
         ((Executor, "is_certified", _certified_anyway),),
-        plans=lying(4, "sync liar"),
+        plans=_catching_up,
     ),
     Mutant(
         "liars in sync not left aside",
@@ -232,6 +238,7 @@ AMNESIA: Final = (
         ((AmnesiaCheck, "needed", _ask_few),),
         plans=_two_restored,
         is_forgetting_excused=False,
+        unpromised=frozenset({"progress"}),
     ),
     Mutant(
         "forgotten votes ignored",
@@ -239,6 +246,7 @@ AMNESIA: Final = (
         ((AmnesiaCheck, "observe_until", _observe_never),),
         plans=_two_restored,
         is_forgetting_excused=False,
+        unpromised=frozenset({"progress"}),
     ),
 )
 

@@ -63,9 +63,10 @@ def hunt(mutant: Mutant, seeds: int, *, is_first_enough: bool = False, on_seed: 
         catch.seeds += 1
         if on_seed is not None:
             on_seed()
-        if not report.violations:
+        found = [violation for violation in report.violations if violation.checker not in mutant.unpromised]
+        if not found:
             continue
-        first = report.violations[0]
+        first = found[0]
         catch.caught += 1
         catch.by[first.checker] = catch.by.get(first.checker, 0) + 1
         if catch.first_seed is None:

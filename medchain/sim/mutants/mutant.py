@@ -86,6 +86,8 @@ class Mutant:
     plans: PlanMaker = four_nodes
     is_forgetting_excused: bool = True
     """Whether nodes whose disks forget may contradict themselves; where all of them forget at once, they must not."""
+    unpromised: frozenset[str] = frozenset()
+    """Judges whose word counts for nothing here: the world breaks that promise without the mutant as well, with more than f faulty."""
     harmless: str = ""
     """Why nobody can see it, if nobody can: then another rule keeps the promise alone."""
 
