@@ -274,6 +274,12 @@ class Agreement:
             self.feed(events.CertificateLearned(certificate))
         return True
 
+    def learn(self, certificate: Certificate) -> None:
+        """Take a certificate of the height being agreed on without its block, which is then looked for: here, and with its signers."""
+        is_open = self.replica.decided is None and certificate.height == self.replica.height
+        if is_open and self._executor.is_certified(certificate, self._chain.validators):
+            self.feed(events.CertificateLearned(certificate))
+
     # ---- messages ---------------------------------------------------------------------------------------------------------------
 
     def take(self, peer: bytes, message: ConsensusMessage) -> None:

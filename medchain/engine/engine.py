@@ -248,6 +248,9 @@ class Engine:
 
     def _settle(self) -> None:
         """Let what the events made possible happen: end the amnesia check, vote or stop voting, propose."""
+        shown = self._check.next_certificate()
+        if shown is not None:
+            self._agreement.learn(shown)
         self._check.settle()
         self._agreement.allow_voting(self._may_vote())
         self._agreement.settle()

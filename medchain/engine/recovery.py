@@ -64,6 +64,7 @@ class AmnesiaCheck:
         self._start_height = chain.height
         self._known = {_statement(record) for record in records if isinstance(record, OwnVote | OwnViewChange)}
         self._answers: dict[bytes, int] = {}
+        self._highest: Certificate | None = None
         self._is_forgetful = False
         self._next_ask_ms = 0
         mark = staged.get(layout.OBSERVER_MARK)
@@ -108,10 +109,22 @@ class AmnesiaCheck:
             return ()
         if not self.is_passed:
             self._answers[peer] = max(answer.height, self._answers.get(peer, 0))
+            if self._highest is None or answer.height > self._highest.height:
+                self._highest = answer.certificate
             unknown = [statement for statement in shown if statement.height > self._start_height and _key(statement) not in self._known]
             self._is_forgetful = self._is_forgetful or bool(unknown)
             return ()
         return tuple(statement for statement in shown if statement.height > self._chain.height)
+
+    def next_certificate(self) -> Certificate | None:
+        """Return the certificate of the height after the head if an answer showed it and the check waits for that height.
+
+        Who shows it may be the only one that decided and may never give the block: f + 1 honest validators of it pinned the block, so the
+        certificate is enough, and without it the check could wait for ever (DESIGN.md, "A certificate without its block").
+        """
+        certificate = self._highest
+        is_next = certificate is not None and certificate.height == self._chain.height + 1
+        return certificate if is_next and not self.is_passed else None
 
     def _is_certified(self, peer: bytes, answer: PastVotesSent) -> bool:
         """Answer whether the height shown is certified. One beyond a change of validators cannot be judged yet and is asked for again."""

@@ -6,6 +6,7 @@ import pytest
 
 from medchain.chain.certificate import Certificate
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
+from medchain.consensus.messages import PrePrepare
 from medchain.engine.engine import Engine
 from medchain.engine.ready import Alarm, PeerAccused, Received
 from medchain.engine.recovery import UNCONFIRMED_KEY
@@ -179,6 +180,28 @@ def test_it_catches_up_to_the_highest_certified_height_shown_before_it_votes(clu
     ranges[0] = False
     cluster.run_until(lambda: may_vote(node), 10_000)
     assert node.height == cluster.nodes[0].height
+
+
+def test_a_liar_that_shows_a_certificate_and_gives_no_block_holds_nobody_up(cluster):
+    """A liar alone decides a height by everybody's commits and withholds the block; the restarted node is needed for the quorum.
+
+    The certificate that it shows is enough: f + 1 honest validators of any certificate pinned its block (found by seed 1000726).
+    """
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.credential())
+    liar, away, peer, node = cluster.nodes
+    height = liar.height
+
+    def is_shown(message) -> bool:
+        return isinstance(message, PastVotesSent | PrePrepare) or (isinstance(message, Vote) and message.kind == PREPARE)
+
+    cluster.drop = lambda source, target, message: away in (source, target) or (source is liar and not is_shown(message))
+    cluster.submit(peer, cluster.patient())
+    cluster.run_until(lambda: liar.height == height + 1, 10_000)
+    assert {away.height, peer.height, node.height} == {height}
+    cluster.drop = lambda source, target, message: source is liar and not isinstance(message, PastVotesSent)
+    cluster.restart(node)
+    cluster.run_until(lambda: all(honest.height > height and may_vote(honest) for honest in (away, peer, node)), 10_000)
 
 
 def test_the_way_back_after_a_vote_by_another_holder_of_the_key(cluster):
