@@ -216,7 +216,6 @@ class Engine:
                 self._take(event)
         self._settle()
         if self._chain.height != height:
-            self._sync.announce()
             self._sync.ask()
         sends, replies = self._turn.take()
         batch = self._staged.take_batch()
