@@ -72,7 +72,7 @@ def test_message_is_encoded_once_for_all_its_receivers_and_decoded_once(counts: 
 def test_tick_before_the_deadline_applies_no_rule(counts: Counter[str]) -> None:
     report = run_counted()
     assert counts["ticks"] > 200
-    assert counts["times the rules were applied"] < 11 * report.heights * NODES
+    assert counts["times the rules were applied"] < 14 * report.heights * NODES
 
 
 def test_values_encoded_for_a_decided_height_and_node_are_bounded(counts: Counter[str]) -> None:
