@@ -31,7 +31,8 @@ LATE_ANSWER_EVERY_MS: Final = 250
 LATE_BLOCKS_MAX: Final = 8
 LATE_BYTES_MAX: Final = 1024 * 1024
 STRAGGLER_MS: Final = 500
-"""Messages of a height decided so recently are the normal stragglers of a vote; whoever still needs the block resends every second."""
+"""Messages of a height decided so recently are the normal stragglers of a vote; whoever still needs the block repeats itself
+soon after (replica.py, resending)."""
 RANGES_PER_SECOND_MAX: Final = 4
 SERVED_BYTES_MAX: Final = 1024 * 1024
 """Of one answer: reading so much takes some 60 ms, for which votes wait here. With the bound above a peer can have a quarter of a second of
