@@ -11,7 +11,7 @@ import pytest
 from medchain.consensus.instance import Instance
 from medchain.crypto.signing import verify_many
 from medchain.engine import verification
-from medchain.sim import world
+from medchain.sim import turns
 from medchain.sim.checkers import case
 from medchain.sim.faults import draw_plan
 from medchain.sim.identity import SigningOrder
@@ -42,8 +42,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     count(verification, "verify_many", "signatures verified for nodes", len)
     count(case, "verify_many", "signatures verified for judges", len)
-    count(world, "encode_message", "messages encoded")
-    count(world, "decode_message", "messages decoded")
+    count(turns, "encode_message", "messages encoded")
+    count(turns, "decode_message", "messages decoded")
     count(peer.codec, "encode", "values encoded")
     count(Instance, "advance", "times the rules were applied")
     count(Instance, "pass_time", "ticks")

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.engine.ready import Accepted, Ready
-from medchain.sim import faults, run
+from medchain.sim import faults, run, world
 from medchain.sim.faults import Action, Crash, CrashPoint, Partition, quiet_plan
 from medchain.sim.network import Weather, links_between
 from medchain.sim.node import Node
 from medchain.sim.report import SeedReport
-from medchain.sim.world import World
+from medchain.sim.scene import Scene
+from medchain.sim.turns import Turns
 from medchain.store import layout
 from tests.sim.probes import told
 
@@ -59,26 +61,26 @@ class Cell:
     was_behind: set[int] = field(default_factory=set)
     reached: list[str] = field(default_factory=list)
 
-    def look(self, world: World, node: Node, ready: Ready) -> bool:
+    def look(self, scene: Scene, node: Node, ready: Ready) -> bool:
         """Look at a turn before it is written; answer whether the process dies in it."""
         for envelope in ready.send:
             message = envelope.message
-            if isinstance(message, PrePrepare) and message.prepare.signer == key_of(world, node):
+            if isinstance(message, PrePrepare) and message.prepare.signer == key_of(scene, node):
                 self.leaders[message.height, message.view] = node.index
-        is_behind = max(other.height for other in world.nodes) - node.height >= 2
+        is_behind = max(other.height for other in scene.nodes) - node.height >= 2
         if is_behind:
             self.was_behind.add(node.index)
-        if self.reached or world.now_us < 250_000:
+        if self.reached or scene.timeline.now_us < 250_000:
             return False
-        place = self.place_of_phase(world, node, ready)
+        place = self.place_of_phase(scene, node, ready)
         if place is None or self.role_of(node, *place, is_behind=is_behind) != self.role:
             return False
         self.reached.append(f"node {node.index} at height {place[0]} view {place[1]}")
         return True
 
-    def place_of_phase(self, world: World, node: Node, ready: Ready) -> tuple[int, int] | None:
+    def place_of_phase(self, scene: Scene, node: Node, ready: Ready) -> tuple[int, int] | None:
         """Return (height, view) of what this turn does, if it is the phase waited for."""
-        key = key_of(world, node)
+        key = key_of(scene, node)
         own = [envelope.message for envelope in ready.send if getattr(envelope.message, "signer", key) == key]
         match self.phase:
             case "pre-prepare":
@@ -116,8 +118,8 @@ class Cell:
         return "backup" if view == 0 or self.phase != "pool accept" else "another view"
 
 
-def key_of(world: World, node: Node) -> bytes:
-    return world.identities.consensus[node.index].public
+def key_of(scene: Scene, node: Node) -> bytes:
+    return scene.identities.consensus[node.index].public
 
 
 def leads(node: Node, view: int) -> bool:
@@ -144,10 +146,14 @@ def scenario(role: str, phase: str, nodes: int) -> Sequence[Action]:
 def run_cell(cell: Cell, seed: int, nodes: int = 4) -> SeedReport:
     """Run one cell."""
 
-    class ArmedWorld(World):
+    class ArmedTurns(Turns):
+        def __init__(self, scene: Scene, *rest: Any) -> None:
+            super().__init__(scene, *rest)
+            self.scene = scene
+
         def _due_crash(self, node: Node, ready: Ready) -> faults.Crash | None:
             planned = super()._due_crash(node, ready)
-            if planned is None and cell.look(self, node, ready):
+            if planned is None and cell.look(self.scene, node, ready):
                 return Crash(0, node.index, cell.point, 60, cell.share)
             return planned
 
@@ -157,7 +163,7 @@ def run_cell(cell: Cell, seed: int, nodes: int = 4) -> SeedReport:
         plan = replace(plan, safety_ms=2_000, submit_interval_ms=15, weather=Weather(delay_min_us=30_000, delay_max_us=45_000))
     plan = plan.with_actions(*scenario(cell.role, cell.phase, nodes))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "World", ArmedWorld)
+        patch.setattr(world, "Turns", ArmedTurns)
         return run.run_plan(plan, heights_min=10)
 
 
