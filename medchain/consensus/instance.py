@@ -80,6 +80,8 @@ class Instance:
         """Digest of the proposal accepted in the current view."""
         self.pre_prepare: PrePrepare | None = None
         """The own one of the current view."""
+        self.heard: PrePrepare | None = None
+        """The one accepted in the current view from its primary, for those it left out."""
         self._proposals = Proposals(self.promises.pinned_proposals())
         self._reports = Reports()
         self._is_handed_over = False
@@ -125,6 +127,15 @@ class Instance:
         found = (self.promises.newest_view_change(), self.pre_prepare or prepare, self.promises.newest_vote(COMMIT))
         return tuple(message for message in found if message is not None)
 
+    def proposal_holders(self) -> tuple[bytes, ...]:
+        """Return the validators whose prepares of this view show that it has a proposal, while none is accepted here; else nothing.
+
+        The primary is left out: it would have sent it.
+        """
+        if self.accepted is not None or self.certificate is not None:
+            return ()
+        return tuple(key for key in self.tally.signers(PREPARE, self.view) if key not in (self.primary_key, self._own))
+
     def timer_reasons(self) -> tuple[str, ...]:
         """Return why the timer of the current view runs, empty when it must not (protocol.md, "Timers")."""
         if not self.may_sign_in_view:
@@ -158,6 +169,7 @@ class Instance:
         self._follow()
         if message.view == self.view and self.accepted is None and self._is_header_acceptable(message.proposal, message.view):
             self.accepted = message.digest
+            self.heard = message
             self._proposals.add(message.digest, message.proposal)
         return outputs
 
@@ -423,7 +435,7 @@ class Instance:
         self.view = view
         self.primary_key = primary(self.rotation, self.height, view)
         self.timer.stop()
-        self.pre_prepare = None
+        self.pre_prepare = self.heard = None
         self._is_build_asked = False
         self._justification = ()
         self._proposals.keep_only(self.promises.pinned_proposals())

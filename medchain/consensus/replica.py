@@ -95,6 +95,23 @@ class Replica:
         """Return the own messages of the undecided height, for a peer that just connected."""
         return () if self._instance is None else self._instance.own_messages()
 
+    def proposal_holders(self) -> tuple[bytes, ...]:
+        """Return who prepared a proposal of the current view that this node has not seen, in key order; nobody when all is well."""
+        return () if self._instance is None else self._instance.proposal_holders()
+
+    def preparers_of(self, digest: bytes) -> tuple[bytes, ...]:
+        """Return the others who prepared this block at this height, in key order: they hold all of it."""
+        if self._instance is None:
+            return ()
+        return tuple(vote.signer for vote in self._instance.tally.newest_of(PREPARE, digest) if vote.signer != self._own)
+
+    def proposal_of(self, height: int, view: int) -> PrePrepare | None:
+        """Return the pre-prepare accepted or made here in this view, if it is the current one, for a peer that the primary left out."""
+        instance = self._instance
+        if instance is None or (height, view) != (instance.height, instance.view):
+            return None
+        return instance.pre_prepare or instance.heard
+
     def commits_of(self, digest: bytes) -> tuple[Vote, ...]:
         """Return the commits of this height counted for a block, the newest of each validator, in key order."""
         return () if self._instance is None else self._instance.tally.newest_of(COMMIT, digest)

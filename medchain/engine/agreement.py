@@ -15,7 +15,7 @@ from medchain.chain.block import Block
 from medchain.chain.certificate import Certificate
 from medchain.chain.transaction import Transaction
 from medchain.chain.vote import COMMIT, ViewChange, Vote
-from medchain.consensus import events
+from medchain.consensus import events, rotation
 from medchain.consensus.events import Input, Output
 from medchain.consensus.messages import PrePrepare
 from medchain.consensus.replica import Replica
@@ -35,7 +35,7 @@ from medchain.engine.turn import Turn
 from medchain.engine.verification import Item, Verifier
 from medchain.errors import InvariantBroken, Malformed, Rejected
 from medchain.store.staged import Staged
-from medchain.wire.peer import BlockSent, BlockWanted, ConsensusMessage, Entry
+from medchain.wire.peer import BlockSent, BlockWanted, ConsensusMessage, Entry, ProposalWanted
 
 HELD_MAX: Final = 16
 """Whole blocks of the undecided height kept in memory: one for each view that gets as far; pinned ones are on disk as well."""
@@ -80,6 +80,8 @@ class Agreement:
         self.proposer = Proposer(chain, pool, self.late, evidence, executor, turn, self._own)
         self.fetching = Fetching(turn, lambda: gossip.peers)
         self._held: dict[bytes, Block] = {}
+        self._told_by: dict[bytes, bytes] = {}
+        """Digest of a block of the undecided height → who sent its proposal, if that was not its primary."""
         self._awaited: Certificate | None = None
         self._inputs: deque[Input] = deque()
         self._is_feeding = False
@@ -193,7 +195,8 @@ class Agreement:
         block = self._find(proposal.header.digest())
         if block is None:
             held = self._held_transactions()
-            block = self.fetching.gather(proposal, request.proposer_hint, lambda entry: self._pool.find(entry) or held.get(entry))
+            teller = self._told_by.get(proposal.header.digest(), request.proposer_hint)
+            block = self.fetching.gather(proposal, teller, lambda entry: self._pool.find(entry) or held.get(entry))
         if block is not None:
             self._judge(block)
 
@@ -242,8 +245,7 @@ class Agreement:
             block = self._find(certificate.digest)
             if block is None:
                 self._awaited = certificate
-                signers = tuple(self._chain.validators.validators[index].consensus_key for index, _ in certificate.commits)
-                self.fetching.want_block(certificate.height, certificate.digest, signers)
+                self.fetching.want_block(certificate.height, certificate.digest, self._holders_of(certificate))
                 return
             try:
                 executed = self._executor.execute(block)
@@ -258,8 +260,15 @@ class Agreement:
         self._executor.forget()
         self.fetching.clear()
         self._held.clear()
+        self._told_by.clear()
         self.proposer.saw_decision()
         self._start_height(hardstate.load(self._staged, self._chain.archive, self._chain.height + 1))
+
+    def _holders_of(self, certificate: Certificate) -> tuple[bytes, ...]:
+        """Return who signed a certificate, its primary last: that one left this node out, else the block would be here."""
+        signers = (self._chain.validators.validators[index].consensus_key for index, _ in certificate.commits)
+        leader = rotation.primary(self._chain.rotation, certificate.height, certificate.view)
+        return tuple(sorted(signers, key=lambda signer: signer == leader))
 
     def take_certified(self, block: Block, certificate: Certificate) -> bool:
         """Take a certified block from a peer: adopt it if it is next; return whether it is certified."""
@@ -356,6 +365,8 @@ class Agreement:
         if unjustified is not None:
             # whoever sent it: the envelope is unsigned, so a liar could wrap an honest primary's prepare into it
             self._turn.accuse(peer, f"it sent an unjustified proposal: {unjustified}")
+        if peer != message.prepare.signer and message.height == self._chain.height + 1:
+            self._told_by = {message.digest: peer}
         self.feed(events.PrePrepareReceived(message))
 
     def _is_genuine(self, peer: bytes, change: ViewChange) -> bool:
@@ -408,6 +419,15 @@ class Agreement:
             self._blocks_sent[peer] = sent + 1
             self._turn.send(peer, BlockSent(block))
 
+    def answer_proposal(self, peer: bytes, wanted: ProposalWanted) -> None:
+        """Send the pre-prepare of a view to a peer that saw votes for it alone, or the block when the height is decided."""
+        if wanted.height <= self._chain.height:
+            self._sync.answer_late(peer, wanted.height, is_asked=True)
+            return
+        message = self.replica.proposal_of(wanted.height, wanted.view)
+        if message is not None:
+            self._turn.send(peer, message)
+
     def find_wanted(self, entries: tuple[Entry, ...]) -> list[Transaction]:
         """Return the transactions a peer asks for, as far as they are in the pool or in blocks of this height."""
         pooled = {entry: self._pool.find(entry) for entry in entries}
@@ -424,7 +444,8 @@ class Agreement:
             self._blocks_sent.clear()
         self.settle()
         self.feed(events.Ticked(self._turn.monotonic_ms, self._turn.wall_ms))
-        self.fetching.tick()
+        self.fetching.want_proposal(self.replica.height, self.replica.view, self.replica.proposal_holders())
+        self.fetching.tick(self.replica.preparers_of)
 
     def settle(self) -> None:
         """At the end of a turn: tell the replica what changed around it, and build the block it asked for if the moment has come.

@@ -16,6 +16,8 @@ POINTS_PER_SECOND: Final = 64
 LIST_POINTS: Final = 16
 """Each id of a list is looked up on disk, so lists come a few times a second at most; honest peers send one."""
 PAST_VOTES_POINTS: Final = 8
+PROPOSAL_POINTS: Final = 8
+"""An answer lists up to ten thousand ids; an honest peer asks once in a view that began badly, and again every 250 ms."""
 EVIDENCE_POINTS: Final = 8
 """A message of evidence costs up to 32 signature checks; honest peers send each item once."""
 ENTRIES_PER_POINT: Final = 256

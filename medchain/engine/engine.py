@@ -19,7 +19,7 @@ from medchain.crypto.signing import SigningKey
 from medchain.engine import decided, recovery
 from medchain.engine.admission import Admission
 from medchain.engine.agreement import Agreement
-from medchain.engine.allowance import ENTRIES_PER_POINT, EVIDENCE_POINTS, LIST_POINTS, PAST_VOTES_POINTS, Allowance
+from medchain.engine.allowance import ENTRIES_PER_POINT, EVIDENCE_POINTS, LIST_POINTS, PAST_VOTES_POINTS, PROPOSAL_POINTS, Allowance
 from medchain.engine.decided import DecidedChain, Executed, HeadFacts, damaged
 from medchain.engine.evidence import EvidencePool
 from medchain.engine.executor import Executor
@@ -61,6 +61,7 @@ from medchain.wire.peer import (
     PeerMessage,
     PeerStatus,
     PoolListed,
+    ProposalWanted,
     RangeSent,
     RangeWanted,
     TransactionsOffered,
@@ -287,6 +288,8 @@ class Engine:
                 self._agreement.answer_block(peer, message)
             case BlockSent():
                 self._agreement.take_block(message)
+            case ProposalWanted():
+                self._agreement.answer_proposal(peer, message)
             case RangeWanted():
                 self._sync.answer_range(peer, message)
             case RangeSent():
@@ -400,6 +403,8 @@ def _points_of(message: PeerMessage) -> int:
             return 1 + len(message.entries) // ENTRIES_PER_POINT
         case BlockWanted():
             return 1
+        case ProposalWanted():
+            return PROPOSAL_POINTS
         case PastVotesWanted():
             return PAST_VOTES_POINTS
         case PoolListed():

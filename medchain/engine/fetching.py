@@ -1,7 +1,9 @@
-"""Getting what a proposal or a view change refers to and this node does not hold: transactions by entry, blocks by digest.
+"""Getting what votes, a proposal or a view change refer to and this node lacks: transactions by entry, blocks by digest, proposals by view.
 
-Whoever proposed is asked first, then the other connected peers in turn until the height is decided. A transaction counts only with exactly
-the authentication the proposal names (protocol.md, "Nouns"); a block only with the digest asked for. This module judges nothing it gets.
+Whoever sent a proposal is asked first, and soon those who voted for it, who must hold all of it; then the other connected peers in turn
+until the height is decided. So a primary that leaves somebody out costs the others a moment, not a view. A transaction counts only with
+exactly the authentication the proposal names (protocol.md, "Nouns"); a block only with the digest asked for. This module judges nothing it
+gets.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from medchain.chain import limits
 from medchain.chain.block import Block, Proposal
 from medchain.chain.transaction import Transaction
 from medchain.engine.turn import Turn
-from medchain.wire.peer import IDS_MAX, BlockWanted, Entry, PeerMessage, TransactionsWanted
+from medchain.wire.peer import IDS_MAX, BlockWanted, Entry, PeerMessage, ProposalWanted, TransactionsWanted
 
 RETRY_MS: Final = 250
 """A round trip between hospitals with room to spare; then the next peer is asked."""
+LEFT_OUT_MS: Final = 50
+"""Votes overtake a proposal and its transactions by a moment where lines differ. When these stay away so long after the first vote,
+they were lost or the primary left this node out, and a voter is asked."""
 PENDING_MAX: Final = 16
 """Proposals and blocks waited for at one height: one for each view that gets as far; the oldest gives way."""
 
@@ -29,6 +34,14 @@ class _Search:
     hints: tuple[bytes, ...]
     attempts: int = 0
     next_ms: int = 0
+    are_voters_known: bool = False
+
+    def turn_to(self, voters: tuple[bytes, ...], now_ms: int) -> None:
+        """Ask those next who voted for what is sought and were not asked first, and the first of them soon; only the first call counts."""
+        others = tuple(voter for voter in voters if voter not in self.hints)
+        if others and not self.are_voters_known:
+            self.attempts, self.next_ms, self.are_voters_known = 0, min(self.next_ms, now_ms + LEFT_OUT_MS), True
+            self.hints = (*others, *self.hints)
 
 
 @dataclass(slots=True)
@@ -51,11 +64,13 @@ class Fetching:
         self._peers = peers
         self._gatherings: dict[bytes, _Gathering] = {}
         self._blocks: dict[bytes, tuple[int, _Search]] = {}
+        self._proposal: tuple[tuple[int, int], _Search] | None = None
 
     def clear(self) -> None:
         """Forget everything: the height is decided."""
         self._gatherings.clear()
         self._blocks.clear()
+        self._proposal = None
 
     def gather(self, proposal: Proposal, hint: bytes, find: Callable[[Entry], Transaction | None]) -> Block | None:
         """Return the whole block if `find` has all of its transactions, else ask peers for the missing ones."""
@@ -105,10 +120,29 @@ class Fetching:
         """Answer whether a block with this digest was asked for; it is not any more."""
         return self._blocks.pop(digest, None) is not None
 
-    def tick(self) -> None:
-        """Ask the next peer where the last one did not answer in time."""
+    def want_proposal(self, height: int, view: int, holders: tuple[bytes, ...]) -> None:
+        """Ask for the proposal of a view that `holders` voted for and this node has not seen, if that lasts; nobody voted = nothing lacks.
+
+        To be called at every tick, with what the votes say then.
+        """
+        if not holders:
+            self._proposal = None
+            return
         now_ms = self._turn.monotonic_ms
-        for gathering in self._gatherings.values():
+        if self._proposal is None or self._proposal[0] != (height, view):
+            self._proposal = (height, view), _Search((), next_ms=now_ms + LEFT_OUT_MS)
+        search = self._proposal[1]
+        search.turn_to(holders, now_ms)
+        if now_ms >= search.next_ms:
+            self._ask(search, ProposalWanted(height, view))
+
+    def tick(self, voters_for: Callable[[bytes], tuple[bytes, ...]]) -> None:
+        """Ask the next peer where the last one did not answer in time; `voters_for` a digest hold all of that block."""
+        now_ms = self._turn.monotonic_ms
+        for digest, gathering in self._gatherings.items():
+            voters = voters_for(digest)
+            if voters:
+                gathering.search.turn_to(voters, now_ms)
             if now_ms >= gathering.search.next_ms:
                 self._ask_transactions(gathering)
         for digest, (height, search) in self._blocks.items():

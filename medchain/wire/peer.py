@@ -84,6 +84,14 @@ class BlockSent:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalWanted:
+    """Please send the pre-prepare accepted in this view: votes for it are here, it is not. The answer is the PrePrepare itself."""
+
+    height: int
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
 class RangeWanted:
     """Please send decided blocks from `first` on, at most `count`."""
 
@@ -135,6 +143,7 @@ PeerMessage = (
     | TransactionsWanted
     | BlockWanted
     | BlockSent
+    | ProposalWanted
     | RangeWanted
     | RangeSent
     | PastVotesWanted
@@ -180,6 +189,8 @@ def _fields_of(message: PeerMessage) -> tuple[int, list[Any]]:
             return 13, [message.challenge, message.height, certificate, votes, [c.to_value() for c in message.view_changes]]
         case EvidenceSent():
             return 14, [[contradiction.encode() for contradiction in message.contradictions]]
+        case ProposalWanted():
+            return 15, [message.height, message.view]
     raise InvariantBroken(f"{type(message).__name__} is no peer message")
 
 
@@ -194,7 +205,7 @@ def lane_of(message: PeerMessage) -> int:
     match message:
         case PrePrepare() | Vote() | ViewChange() | BlockWanted() | BlockSent():
             return CONSENSUS_LANE
-        case TransactionsWanted() | PastVotesWanted() | PastVotesSent():
+        case TransactionsWanted() | ProposalWanted() | PastVotesWanted() | PastVotesSent():
             return CONSENSUS_LANE
         case TransactionsOffered() | PoolListed() | PeerStatus() | EvidenceSent():
             return GOSSIP_LANE
@@ -259,6 +270,11 @@ def _read_block_sent(fields: Any) -> BlockSent:
     return BlockSent(_read_block(block))
 
 
+def _read_proposal_wanted(fields: Any) -> ProposalWanted:
+    height, view = codec.as_fields(fields, 2, "proposal request")
+    return ProposalWanted(_height(height), codec.as_uint(view, "view", limits.VIEW_MAX))
+
+
 def _read_range_wanted(fields: Any) -> RangeWanted:
     first, count = codec.as_fields(fields, 2, "range request")
     return RangeWanted(_height(first), codec.as_uint(count, "count", RANGE_BLOCKS_MAX))
@@ -321,4 +337,5 @@ _READERS: Final[dict[int, Callable[[Any], PeerMessage]]] = {
     12: _read_past_wanted,
     13: _read_past_sent,
     14: _read_evidence,
+    15: _read_proposal_wanted,
 }

@@ -120,6 +120,32 @@ def test_primary_sends_its_pre_prepare_again_and_not_its_bare_prepare():
     assert [type(message) for message in bench.replica.own_messages()] == [PrePrepare]
 
 
+def test_votes_of_others_show_who_holds_a_proposal_that_did_not_come():
+    bench = Bench()
+    leader, (first, second) = bench.leader(0), [i for i in (1, 2, 3) if i != bench.leader(0)]
+    assert bench.replica.proposal_holders() == ()
+    bench.votes(PREPARE, BLOCK, (leader,))
+    assert bench.replica.proposal_holders() == (), "the primary would have sent it"
+    bench.votes(PREPARE, BLOCK, (first, second))
+    assert bench.replica.proposal_holders() == (KEYS[first].public, KEYS[second].public)
+    assert bench.replica.preparers_of(BLOCK.header.digest()) == tuple(KEYS[i].public for i in (1, 2, 3))
+    assert bench.replica.proposal_of(1, 0) is None
+    bench.propose(BLOCK)
+    assert bench.replica.proposal_holders() == ()
+    shown = bench.replica.proposal_of(1, 0)
+    assert (shown.digest, shown.prepare.signer) == (BLOCK.header.digest(), KEYS[leader].public)
+    assert (bench.replica.proposal_of(1, 1), bench.replica.proposal_of(2, 0)) == (None, None)
+    bench.change_views(1, (first, second))
+    assert (bench.replica.proposal_of(1, 0), bench.replica.proposal_of(1, 1)) == (None, None)
+
+
+def test_a_decided_height_lacks_no_proposal():
+    bench = Bench()
+    bench.votes(PREPARE, BLOCK, (2, 3))
+    bench.feed(CertificateLearned(certificate_of(BLOCK, 0, (1, 2, 3))))
+    assert bench.replica.proposal_holders() == ()
+
+
 def test_own_messages_are_the_newest_of_each_sort():
     bench = Bench()
     bench.accept(BLOCK)

@@ -56,7 +56,17 @@ from medchain.testnet.plan import load_plan
 from medchain.vault.http import read_content_range, read_error
 from medchain.wire.custody import PutRequest, Release, ReleaseInfo, ReleaseRequest
 from medchain.wire.methods import METHODS, check_params, read_hex
-from medchain.wire.peer import BlockSent, BlockWanted, EvidenceSent, PastVotesSent, RangeSent, RangeWanted, decode_message, encode_message
+from medchain.wire.peer import (
+    BlockSent,
+    BlockWanted,
+    EvidenceSent,
+    PastVotesSent,
+    ProposalWanted,
+    RangeSent,
+    RangeWanted,
+    decode_message,
+    encode_message,
+)
 from medchain.wire.proof import Place, StateFileProof, TransactionProof
 from tests.chain import conftest as nouns
 from tests.engine.conftest import Cluster
@@ -306,6 +316,7 @@ def wire_decoders(real: Real) -> dict[str, Decoder]:
     made = [
         BlockWanted(3, challenge),
         BlockSent(real.blocks[0]),
+        ProposalWanted(3, 2),
         RangeWanted(1, 9),
         RangeSent(tuple(zip(real.blocks, real.certificates, strict=True))),
         PastVotesSent(challenge, certificate.height, certificate, tuple(real.messages_of(Vote)), (nouns.view_change(),)),

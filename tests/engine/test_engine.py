@@ -12,6 +12,7 @@ from medchain.chain.transaction import Operation, Transaction, TransactionBody
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.crypto.sealing import SUITE_X25519
+from medchain.engine.allowance import POINTS_PER_SECOND, PROPOSAL_POINTS
 from medchain.engine.engine import Engine
 from medchain.engine.ready import (
     Accepted,
@@ -29,7 +30,7 @@ from medchain.errors import Rejected
 from medchain.ledger.people import Credential
 from medchain.store import layout
 from medchain.store.memory import MemoryKeyValue
-from medchain.wire.peer import BlockSent, BlockWanted, PoolListed, RangeSent, TransactionsOffered, TransactionsWanted
+from medchain.wire.peer import BlockSent, BlockWanted, PoolListed, ProposalWanted, RangeSent, TransactionsOffered, TransactionsWanted
 
 
 def refused(answer, code: str) -> bool:
@@ -506,6 +507,54 @@ def test_a_pinned_block_is_served_until_its_height_is_decided(cluster):
     cluster.restart(backup)
     sent = backup.handle(Received(primary.key.public, BlockWanted(1, digest))).send
     assert [envelope.message.block.header.digest() for envelope in sent if isinstance(envelope.message, BlockSent)] == [digest]
+
+
+def test_a_backup_that_the_primary_leaves_out_gets_the_proposal_and_its_transactions_from_a_voter(cluster):
+    """The primary proposes to two of three and gives its commit to nobody: without the third there is no quorum, and no turn is lost."""
+    cluster.warm()
+    primary = primary_of(cluster)
+    left_out = next(node for node in cluster.nodes if node is not primary)
+    cluster.drop = lambda source, target, message: source is primary and (
+        target is left_out or (isinstance(message, Vote) and message.kind == COMMIT)
+    )
+    transaction = cluster.credential()
+    cluster.submit(primary, transaction)
+    others = [node for node in cluster.nodes if node is not primary]
+    cluster.run_until(lambda: all(node.height == 1 for node in others), 600)
+    asked = [(source, target) for source, target, message, _ in cluster.sent if isinstance(message, ProposalWanted)]
+    assert asked and {source for source, _ in asked} == {left_out.index} and primary.index not in {target for _, target in asked}
+    assert left_out.engine.chain.certificate_of(1).view == 0
+    assert not any(isinstance(message, ViewChange) for _, _, message, _ in cluster.sent)
+    assert cluster.is_decided(transaction)
+
+
+def test_a_proposal_is_given_to_a_peer_that_asks_and_a_decided_height_answers_with_its_block(cluster):
+    cluster.warm()
+    primary = primary_of(cluster)
+    holder, asker = [node for node in cluster.nodes if node is not primary][:2]
+    cluster.drop = lambda source, target, message: isinstance(message, Vote)
+    cluster.submit(primary, cluster.credential())
+    cluster.run(200)
+    (envelope,) = holder.handle(Received(asker.key.public, ProposalWanted(1, 0))).send
+    assert (envelope.to, envelope.message.prepare.signer, envelope.message.view) == (asker.key.public, primary.key.public, 0)
+    for height, view in ((1, 1), (2, 0), (3, 0)):
+        assert holder.handle(Received(asker.key.public, ProposalWanted(height, view))).send == ()
+    cluster.drop = lambda source, target, message: False
+    cluster.run_until(lambda: holder.height == 1)
+    cluster.run(1_000)
+    (envelope,) = holder.handle(Received(asker.key.public, ProposalWanted(1, 0))).send
+    assert [block.header.height for block, _ in envelope.message.blocks] == [1]
+
+
+def test_proposals_are_given_a_few_times_a_second_and_no_more(cluster):
+    cluster.warm()
+    primary = primary_of(cluster)
+    asker = next(node for node in cluster.nodes if node is not primary)
+    cluster.drop = lambda source, target, message: isinstance(message, Vote)
+    cluster.submit(primary, cluster.credential())
+    cluster.run(200)
+    answers = [primary.handle(Received(asker.key.public, ProposalWanted(1, 0))).send for _ in range(50)]
+    assert 1 <= sum(len(answer) for answer in answers) <= POINTS_PER_SECOND // PROPOSAL_POINTS
 
 
 def test_a_network_in_view_change_proposes_the_prepared_block_again(cluster):

@@ -9,10 +9,10 @@ import pytest
 from medchain import codec
 from medchain.chain.transaction import Transaction
 from medchain.engine.executor import Executor
-from medchain.engine.fetching import PENDING_MAX, RETRY_MS, Fetching
+from medchain.engine.fetching import LEFT_OUT_MS, PENDING_MAX, RETRY_MS, Fetching
 from medchain.engine.turn import Turn
 from medchain.engine.verification import Verifier
-from medchain.wire.peer import BlockWanted, TransactionsWanted
+from medchain.wire.peer import BlockWanted, ProposalWanted, TransactionsWanted
 
 PEERS = (b"a" * 32, b"b" * 32, b"c" * 32)
 
@@ -33,9 +33,15 @@ class Search:
         known = {transaction.entry: transaction for transaction in held}
         return self.fetching.gather(self.block.proposal(), hint, known.get)
 
-    def tick(self, milliseconds: int = RETRY_MS) -> list:
+    def tick(self, milliseconds: int = RETRY_MS, voters: tuple[bytes, ...] = ()) -> list:
         self.turn.set_time(self.turn.monotonic_ms + milliseconds, 0)
-        self.fetching.tick()
+        self.fetching.tick(lambda digest: voters)
+        return self.said()
+
+    def lack(self, holders: tuple[bytes, ...], milliseconds: int = 0, view: int = 2) -> list:
+        """Let time pass while votes of `holders` show a proposal that did not come."""
+        self.turn.set_time(self.turn.monotonic_ms + milliseconds, 0)
+        self.fetching.want_proposal(1, view, holders)
         return self.said()
 
     def said(self) -> list:
@@ -60,6 +66,38 @@ def test_who_proposed_is_asked_first_and_then_the_others_in_turn(search):
     assert search.tick(1) == [(PEERS[0], wanted)]
     assert search.tick() == [(PEERS[2], wanted)]
     assert search.tick() == [(PEERS[1], wanted)]
+
+
+def test_who_voted_for_a_proposal_is_asked_soon_for_what_its_primary_withholds(search):
+    """Half deaf primary: its proposal came, its transactions do not, and every one of its turns would cost a quarter of a second."""
+    search.gather(search.transactions[1], hint=PEERS[0])
+    wanted = TransactionsWanted((search.transactions[0].entry, search.transactions[2].entry))
+    assert search.said() == [(PEERS[0], wanted)]
+    assert search.tick(1, (PEERS[0],)) == [], "its own vote says nothing new"
+    assert search.tick(1, (PEERS[0], PEERS[2])) == []
+    assert search.tick(LEFT_OUT_MS - 1, (PEERS[0], PEERS[2])) == []
+    assert search.tick(1, (PEERS[0], PEERS[2])) == [(PEERS[2], wanted)]
+    assert search.tick(RETRY_MS, PEERS) == [(PEERS[0], wanted)]
+    assert search.tick(RETRY_MS, PEERS) == [(PEERS[1], wanted)]
+
+
+def test_a_proposal_that_others_voted_for_is_asked_for_when_it_stays_away(search):
+    wanted = ProposalWanted(1, 2)
+    assert search.lack((PEERS[1],)) == []
+    assert search.lack((PEERS[1],), LEFT_OUT_MS - 1) == []
+    assert search.lack((PEERS[1], PEERS[2]), 1) == [(PEERS[1], wanted)]
+    assert search.lack((PEERS[1], PEERS[2]), RETRY_MS - 1) == []
+    assert search.lack((PEERS[1], PEERS[2]), 1) == [(PEERS[0], wanted)], "whoever was left out first hears from somebody in the end"
+    assert search.lack((PEERS[1], PEERS[2]), RETRY_MS) == [(PEERS[2], wanted)]
+
+
+def test_a_proposal_that_came_meanwhile_is_not_asked_for(search):
+    search.lack((PEERS[1],))
+    assert search.lack((), LEFT_OUT_MS - 1) == []
+    assert search.lack((PEERS[1],), 1) == [], "in a new moment of doubt the grace begins again"
+    assert search.lack((PEERS[1],), LEFT_OUT_MS, view=3) == [], "as it does in another view"
+    search.fetching.clear()
+    assert search.lack((PEERS[1],), LEFT_OUT_MS, view=3) == [], "and at another height"
 
 
 def test_only_the_exact_authentication_counts(search):

@@ -23,6 +23,7 @@ from medchain.wire.peer import (
     PastVotesSent,
     PastVotesWanted,
     PoolListed,
+    ProposalWanted,
     RangeSent,
     RangeWanted,
     TransactionsOffered,
@@ -105,6 +106,8 @@ class Scene:
                 return f"{verb} {self.titles([identity for identity, _ in message.entries])}"
             case BlockWanted():
                 return f"want the proposed block of {message.height}"
+            case ProposalWanted():
+                return f"want the proposal of {message.height} v{message.view}"
             case BlockSent():
                 return f"give the proposed block of {message.block.header.height}"
             case RangeWanted():

@@ -40,6 +40,7 @@ NAMES_NOT_COMPARED: Final = (
     "_resend_view",
     "_is_proposal_seen",  # a reason for the timer of view 0, which here always has one
     "_is_handed_over",
+    "heard",  # the message whose block is accepted, kept for others to ask for
     "_justification",  # any q view changes that oblige to nothing are as good as any others
 )
 
