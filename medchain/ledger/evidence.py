@@ -2,7 +2,8 @@
 
 A contradiction proves itself (chain/evidence.py); this module decides when it still counts and keeps what is recorded bounded. Whether
 the signatures are genuine and the offender was a validator of that height the engine has found before (executor). Source: protocol.md,
-"Equivocation": stored, put on chain, reported; the offender is proposed for suspension. Punishes nobody: suspension is a vote.
+"Equivocation": stored, put on chain, reported; the offender is proposed for suspension, which is a vote. Until then it keeps its own vote
+and loses its turns as primary for a while (rotation.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from medchain.ledger import rows
 from medchain.ledger.execution import Execution
 from medchain.ledger.hospitals import organisation_of
 from medchain.ledger.lists import EVIDENCE, append_item
+from medchain.ledger.rotation import convict
 from medchain.ledger.rows import decode_row, encode_row
 from medchain.store.overlay import StateView
 
@@ -128,6 +130,7 @@ def _record(execution: Execution, contradiction: Contradiction, data: bytes) -> 
     execution.insert(evidence_key(identity), encode_row(row))
     append_item(execution, EVIDENCE, b"", identity)
     state.put(_newest_key(offender, offence), encode_row(NewestEvidence(contradiction.height, identity)))
+    convict(state, context, offender)
     if suspension_proposed(state, hospital) is None:
         proposed = SuspensionProposed(identity, context.height, context.time_ms)
         execution.insert(rows.SUSPENSION_PROPOSED + hospital, encode_row(proposed))

@@ -29,7 +29,8 @@ ROWS_CACHED_MAX: Final = 64
 DECAY_TURNS: Final = 64
 """A skip is forgotten for every so many turns' worth of heights (64 n) since the last one."""
 DOUBLINGS_MAX: Final = 8
-"""A bar lasts at most 2^8 windows: a hospital that is repaired after a year of lame duty leads again within 256 K heights."""
+"""A bar lasts at most 2^8 windows: a hospital that is repaired after a year of lame duty leads again within 256 K heights. One that signed
+two contradicting statements is barred as long at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ def punished(
     """Return the standings after `height` was decided in `deciding_view`: each primary of a view below it skipped its turn, once.
 
     `places` is R(height). Not punished is the `proposer` of the decided block: its block was good, only late. Skips of long ago are
-    forgotten, one for every 64 n heights since the last (n validators), so an old penalty neither lasts nor excuses a new one.
+    forgotten, one for every 64 n heights since the last (n validators), so an old penalty neither lasts nor excuses a new one; and no
+    penalty shortens another.
     """
     skipped = {places[(height + view) % len(places)] for view in range(min(deciding_view, len(places)))}  # views repeat the same primaries
     n = len(standings)
@@ -152,8 +154,22 @@ def punished(
             continue
         skips = max(0, standing.skips - (height - standing.last_skip) // (DECAY_TURNS * n)) + 1
         barred_until = height + 1 + window_blocks * 2 ** min(skips - 1, DOUBLINGS_MAX)
-        found[place] = replace(standing, skips=skips, last_skip=height, barred_until=barred_until)
+        found[place] = replace(standing, skips=skips, last_skip=height, barred_until=max(standing.barred_until, barred_until))
     return tuple(found)
+
+
+def convict(state: Overlay, context: BlockContext, offender: bytes) -> None:
+    """Bar a validator whose contradiction this block records for the longest time there is, from the next height on.
+
+    A primary that proposes two blocks costs a view each time and lets no turn pass, once one of them is decided after all. `offender`:
+    consensus key; of one that is no validator any more nothing is noted.
+    """
+    row = _row_of(state)
+    until = context.height + context.parameters.rotation_window(len(row.standings)) * 2**DOUBLINGS_MAX
+    standings = tuple(
+        replace(item, barred_until=max(item.barred_until, until)) if item.consensus_key == offender else item for item in row.standings
+    )
+    state.put(rows.ROTATION, RotationRow(standings, row.order).encode())
 
 
 def _row_of(view: StateView) -> RotationRow:

@@ -42,10 +42,12 @@ class Storm:
         self.replies: list = []
 
     def larger(self) -> list:
-        """What a quiet network has no need to send."""
+        """What a quiet network has no need to send. Genuine is only what its signer or a liar would say: else a living node is shown a
+        statement of its own that it never made, and stops voting, as it must.
+        """
         archive = self.target.engine.chain.archive
         blocks = [(Block.decode(archive.block(height)), Certificate.decode(archive.certificate(height))) for height in (1, 2)]
-        change = ViewChange.sign(self.cluster.network, self.cluster.nodes[1].key, self.target.height + 1, 1, None)
+        change = ViewChange.sign(self.cluster.network, self.liar.key, self.target.height + 1, 1, None)
         return [RangeSent(tuple(blocks)), BlockSent(blocks[0][0]), change]
 
     def feed(self, peer: bytes, message) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from medchain.chain.block import LastCommit
 from medchain.chain.certificate import Certificate
 from medchain.chain.domain import Domain
+from medchain.chain.evidence import Contradiction
 from medchain.chain.genesis import Genesis, Hospital
 from medchain.chain.parameters import Parameters
 from medchain.chain.validators import ValidatorSet, faults_tolerated, quorum
@@ -76,13 +77,13 @@ class Chain:
     def standing(self, place: int) -> Standing:
         return standings_of(self.state)[place]
 
-    def block(self, view: int = 0, signers: tuple[int, ...] | None = None, *, header_view: int | None = None, late=()) -> None:
+    def block(self, view: int = 0, signers: tuple[int, ...] | None = None, *, header_view: int | None = None, late=(), evidence=()) -> None:
         """Decide the next block in `view`, first proposed in `header_view`; its certificate is carried by the block after it."""
         height = self.height + 1
         turns = rotation_of(self.state, height)
         proposer = primary(turns, height, view if header_view is None else header_view)
-        carried = Carried(LastCommit(self.certificate, tuple(late)), (), self.proposer)
-        block = SimpleNamespace(last_commit=carried.last_commit)
+        carried = Carried(LastCommit(self.certificate, tuple(late)), tuple(evidence), self.proposer)
+        block = SimpleNamespace(last_commit=carried.last_commit, evidence=carried.evidence)
         due = self.judge.turns(height)
         assert due == list(turns)
         self.judge.tell(block, self.proposer, self.judged_turns)
@@ -329,17 +330,64 @@ def test_state_without_its_row_or_with_another_is_a_broken_invariant():
             rotation_of(chain.state, 1)
 
 
+# ---- the convicted ----------------------------------------------------------------------------------------------------------
+
+
+def contradiction(number: int, height: int, network: Domain) -> bytes:
+    """Two commits of one view, by the validator that `founded` made with this number."""
+    signer = key(f"{number} consensus")
+    return Contradiction.of(*[Vote.sign(network, signer, COMMIT, height, 0, fixed(f"block {which}")) for which in "ab"]).encode()
+
+
+@pytest.mark.parametrize("n", [4, 7])
+def test_whoever_signed_two_contradicting_statements_leads_no_more_from_the_next_height_on(n):
+    """A primary that proposes two blocks lets no turn pass, once one is decided after all, and costs a view each time."""
+    chain = Chain(n)
+    offender = chain.keys.index(key("2 consensus").public)
+    chain.block()
+    chain.block(evidence=[contradiction(2, 2, chain.network)])
+    assert offender not in chain.rotation() and len(chain.rotation()) == n - 1
+    for _ in range(256 * chain.window):
+        assert offender not in chain.rotation()
+        chain.block(0, tuple(range(n))[-chain.q :] if chain.height % 2 else tuple(range(chain.q)))
+    assert chain.rotation() == list(range(n)), "the bar ends by itself"
+    assert standings_of(chain.state)[offender].skips == 0
+
+
+def test_evidence_in_the_first_block_counts():
+    chain = Chain(4)
+    offender = chain.keys.index(key("0 consensus").public)
+    chain.block(evidence=[contradiction(0, 1, chain.network)])
+    assert offender not in chain.rotation()
+
+
+def test_no_bar_shortens_another():
+    chain = Chain(4)
+    offender = chain.keys.index(key("3 consensus").public)
+    chain.block(evidence=[contradiction(3, 1, chain.network)])
+    until = chain.standing(offender).barred_until
+    assert until == 1 + 256 * chain.window
+    others = tuple(place for place in range(4) if place != offender)
+    for _ in range(2 * chain.window):  # with another one silent, the barred one is needed for a quorum of leaders
+        chain.block(view=0, signers=tuple(sorted((offender, *others[:2]))))
+    assert offender in chain.rotation()
+    while chain.standing(offender).skips == 0:
+        turns = chain.rotation()
+        chain.block(1 if turns[(chain.height + 1) % len(turns)] == offender else 0, signers=tuple(sorted((offender, *others[:2]))))
+    assert chain.standing(offender).barred_until == until
+
+
 # ---- random chains ----------------------------------------------------------------------------------------------------------
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, int, tuple[int, ...], bool]]]:
-    """Size, window and for each height (deciding view, header view, signers, whether late commits come)."""
+def stories(draw: st.DrawFn) -> tuple[int, int, list[tuple[int, int, tuple[int, ...], bool, int]]]:
+    """Size, window and for each height (deciding view, header view, signers, whether late commits come, whom evidence is about)."""
     n = draw(st.integers(4, 10))
     q = quorum(n)
     view = st.one_of(st.just(0), st.integers(0, 3), st.integers(0, 2 * n), st.just(2**32))
     signers = st.permutations(range(n)).map(lambda places: tuple(sorted(places[:q])))
-    step = st.tuples(view, st.integers(0, 3), signers, st.booleans())
+    step = st.tuples(view, st.integers(0, 3), signers, st.booleans(), st.integers(0, 40))
     return n, draw(st.sampled_from([0, 1, 3])), draw(st.lists(step, min_size=1, max_size=60))
 
 
@@ -349,14 +397,18 @@ def test_random_chains_lead_to_the_rotation_that_the_words_of_the_protocol_give(
     """`Chain.block` holds each height against the judge of the simulator, which is another reading of the same words."""
     n, window, steps = story
     chain = Chain(n, rotation_window_blocks=window)
-    for view, header_view, signers, is_late in steps:
+    convicted: set[int] = set()
+    for view, header_view, signers, is_late, offender in steps:
         late: list[Vote] = []
         if is_late and chain.certificate is not None:
             signed = signed_heights(chain.state, chain.certificate)
             lowest = max(1, chain.height + 1 - chain.window)
             late = [chain.vote(place, max(lowest, signed[key] + 1)) for place, key in enumerate(chain.keys) if signed[key] < chain.height]
             late.sort(key=lambda vote: (vote.height, vote.signer))
-        chain.block(view, signers, header_view=min(view, header_view), late=late)
+        is_new = offender < n and offender not in convicted
+        evidence = [contradiction(offender, chain.height + 1, chain.network)] if is_new else []
+        convicted |= {offender} if is_new else set()
+        chain.block(view, signers, header_view=min(view, header_view), late=late, evidence=evidence)
         found = chain.rotation()
         assert chain.q <= len(found) <= n and found == sorted(set(found))
         assert {standing.consensus_key: standing.newest_signed for standing in standings_of(chain.state)} == chain.judge.newest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -77,18 +78,19 @@ def test_primary_that_signs_and_never_proposes_costs_a_view_change_ever_more_rar
     assert early >= 2 * late and len(changed) < heights // nodes // 2, (heights, changed)
 
 
-def test_primary_that_leaves_changing_others_out_costs_less_than_a_fifth_of_the_heights() -> None:
-    """Half deaf: whoever lacks its proposal gets it from those who voted for it. Repetitions alone left 28 % of the healthy rate."""
+@pytest.mark.parametrize("liar", ["half deaf", "two blocks"])
+def test_primary_that_misleads_some_of_the_others_costs_less_than_a_fifth_of_the_heights(liar: str) -> None:
+    """Who lacks its proposal gets it from those who voted for it; who proposed two blocks leads no more. Before: 72 and 75 %."""
 
-    def heights(**options: object) -> int:
+    def heights(**options: Any) -> int:
         watched = Watched()
-        plan = quiet_plan(2, safety_ms=8_000, submit_interval_ms=20, **options)
+        plan = quiet_plan(2, safety_ms=10_000, submit_interval_ms=20, **options)
         slow = replace(plan.parameters, view_timeout_base_ms=1_000, view_timeout_cap_ms=4_000, heartbeat_ms=10_000)
         report = run_plan(replace(plan, parameters=slow), wrap=watched.wrap)
         assert not report.violations, said(report)
-        return len(watched.views(0, 8_000))
+        return len(watched.views(0, 10_000))
 
-    healthy, under_it = heights(), heights(liars=((2, "half deaf"),))
+    healthy, under_it = heights(), heights(liars=((2, liar),))
     assert under_it * 5 >= healthy * 4, (under_it, healthy)
 
 

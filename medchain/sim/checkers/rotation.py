@@ -7,6 +7,7 @@ under test. The validators are the founding ones.
 from __future__ import annotations
 
 from medchain.chain.block import Block
+from medchain.chain.evidence import Contradiction
 from medchain.errors import Malformed
 from medchain.sim.checkers.case import Case, Ending
 from medchain.sim.node import Turn
@@ -26,6 +27,8 @@ class TurnTaking:
         """Newest height for which a block carried a signature by this key."""
         self._skips: dict[bytes, list[int]] = {key: [] for key in keys}
         """Heights at which this key let its turn pass."""
+        self._convictions: dict[bytes, list[int]] = {key: [] for key in keys}
+        """Heights of blocks with evidence against this key."""
 
     def turns(self, height: int) -> list[bytes]:
         """Return R(height), when the blocks up to height - 1 were told."""
@@ -42,14 +45,19 @@ class TurnTaking:
 
     def _barred_until(self, key: bytes) -> int:
         skips, last = 0, 0
+        ends = [height + 256 * self._window_blocks for height in self._convictions[key]]
         for height in self._skips[key]:
             forgotten = (height - last) // (64 * len(self.newest))
             skips, last = (0 if forgotten > skips else skips - forgotten) + 1, height
-        return last + 1 + self._window_blocks * 2 ** min(skips - 1, 8) if skips else 0
+            ends.append(height + 1 + self._window_blocks * 2 ** min(skips - 1, 8))
+        return max(ends, default=0)
 
     def tell(self, block: Block, parent_proposer: bytes, parent_turns: list[bytes]) -> None:
         """Take in what a block carries."""
         certificate = block.last_commit.certificate
+        height = 1 if certificate is None else certificate.height + 1
+        for data in block.evidence:
+            self._convictions[Contradiction.decode(data).offender].append(height)
         if certificate is None:
             return
         keys = list(self.newest)
