@@ -42,6 +42,9 @@ def encode(value: Any) -> bytes:
     this.
     """
     try:
+        kind = type(value)
+        if (kind is list or kind is tuple) and _PLAIN.issuperset(map(type, value)):  # most rows and signed statements are flat
+            return _pack(value)
         return _pack(_ordered(value, 0))
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise InvariantBroken(f"a value cannot be encoded: {type(error).__name__}") from error

@@ -454,6 +454,8 @@ class Agreement:
         """
         for _ in range(4):
             self._tell_situation()
+            if not self.proposer.is_asked:
+                return
             executed = self.proposer.build(self.replica.height, self.replica.view, is_pressed=self.replica.is_pressed())
             if executed is None:
                 return

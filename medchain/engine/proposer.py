@@ -64,6 +64,11 @@ class Proposer:
             self._last_decision_ms = self._turn.monotonic_ms
         return self._turn.monotonic_ms - self._last_decision_ms >= self._chain.parameters.heartbeat_ms
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether a block is asked for and not built yet: without that, the end of most turns need not look further."""
+        return self._asked is not None
+
     def build(self, height: int, view: int, *, is_pressed: bool = False) -> Executed | None:
         """Return the block asked for if its moment has come; (height, view) is where agreement stands now.
 

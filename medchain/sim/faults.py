@@ -308,7 +308,7 @@ def _parameters(view_timeout_base_ms: int, heartbeat_ms: int) -> Parameters:
         view_timeout_cap_ms=view_timeout_base_ms * 4,
         clock_bound_ms=1_000,
         expiry_window_blocks=200,
-        state_buckets=64,
+        state_buckets=16,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from medchain.chain.genesis import Genesis
 from medchain.crypto.signing import SigningKey
@@ -18,6 +18,9 @@ from medchain.sim.disk import Disk, DiskImage, DiskStore
 from medchain.sim.faults import Crash
 from medchain.store.keyvalue import KeyValue, WriteBatch
 from medchain.wire.peer import PeerMessage
+
+RANGE_BYTES: Final = 2
+"""Every key range of store/layout.py is named by a letter and a stroke."""
 
 
 class NodeState(Enum):
@@ -93,6 +96,20 @@ class Turn:
     """Messages that left the process, each once however many peers they went to."""
     replies: tuple[Reply, ...]
     """Answers that left the process."""
+    _puts: dict[bytes, list[tuple[bytes, bytes]]] = field(init=False, repr=False, compare=False)
+    """What the batch writes, by key range: looked through once for all judges."""
+
+    def __post_init__(self) -> None:
+        """Sort the batch by key range."""
+        puts: dict[bytes, list[tuple[bytes, bytes]]] = {}
+        for key, value in self.batch.operations:
+            if value is not None:
+                puts.setdefault(key[:RANGE_BYTES], []).append((key, value))
+        object.__setattr__(self, "_puts", puts)
+
+    def puts(self, key_range: bytes) -> Sequence[tuple[bytes, bytes]]:
+        """Return the (key, value) that the batch writes in one of the key ranges of store/layout.py, in order."""
+        return self._puts.get(key_range, ())
 
 
 @dataclass(frozen=True, slots=True)

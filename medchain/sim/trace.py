@@ -25,9 +25,7 @@ class Trace:
 
     def note(self, time_us: int, line: str, data: bytes = b"") -> None:
         """Record that `line` happened at `time_us`; `data` (a message, a batch) goes into the digest only."""
-        self._hash.update(b"%d %s\n" % (time_us, line.encode()))
-        if data:
-            self._hash.update(data)
+        self._hash.update(b"%d %s\n%s" % (time_us, line.encode(), data))
         if self._is_text_kept and len(self.lines) < LINES_MAX:
             self.lines.append(f"{time_us / 1000:12.3f}  {line}")
 

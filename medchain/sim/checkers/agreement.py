@@ -33,8 +33,8 @@ class Agreement:
 
     def on_turn(self, turn: Turn) -> None:
         """Take decisions from what became durable, and certificates from commits on the wire."""
-        for key, value in turn.batch.operations:
-            if value is not None and key.startswith(layout.BLOCK) and turn.node not in self._case.liars:
+        for key, value in turn.puts(layout.BLOCK):
+            if turn.node not in self._case.liars:
                 self._one(int.from_bytes(key[len(layout.BLOCK) :], "big"), value, f"node {turn.node} decided")
         for message in turn.sent:
             if isinstance(message, Vote):

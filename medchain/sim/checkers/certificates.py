@@ -24,15 +24,12 @@ class Certificates:
         """Check the certificates of a batch against the digests of the same batch."""
         if turn.node in self._case.liars:
             return
-        digests: dict[bytes, bytes | None] | None = None
-        for key, value in turn.batch.operations:
-            if value is not None and key.startswith(layout.CERTIFICATE):
-                if digests is None:
-                    digests = {key[len(layout.BLOCK) :]: value for key, value in turn.batch.operations if key.startswith(layout.BLOCK)}
-                place = key[len(layout.CERTIFICATE) :]
-                height = int.from_bytes(place, "big")
-                if height:  # genesis, written by a node that founds a wiped store, has none
-                    self._check(turn.node, height, digests.get(place), value)
+        digests = {key[len(layout.BLOCK) :]: value for key, value in turn.puts(layout.BLOCK)}
+        for key, value in turn.puts(layout.CERTIFICATE):
+            place = key[len(layout.CERTIFICATE) :]
+            height = int.from_bytes(place, "big")
+            if height:  # genesis, written by a node that founds a wiped store, has none
+                self._check(turn.node, height, digests.get(place), value)
 
     def on_end(self, ending: Ending) -> None:
         """Walk every chain: certificate, bytes, parent."""

@@ -39,15 +39,13 @@ class Evidence:
         """Judge what became durable: kept evidence, and rows of the state."""
         if turn.node in self._case.liars:
             return
-        for key, value in turn.batch.operations:
-            if value is None:
-                continue
-            if key.startswith(layout.EVIDENCE):
-                contradiction = self._judge(turn.node, value)
-                if contradiction is not None:
-                    place = (contradiction.offender, contradiction.offence)
-                    self._found.setdefault(place, (turn.node, contradiction.height))
-            elif key.startswith(ROWS):
+        for _, value in turn.puts(layout.EVIDENCE):
+            contradiction = self._judge(turn.node, value)
+            if contradiction is not None:
+                place = (contradiction.offender, contradiction.offence)
+                self._found.setdefault(place, (turn.node, contradiction.height))
+        for key, value in turn.puts(layout.STATE):
+            if key.startswith(ROWS):
                 self._judge(turn.node, _item_of(value))
 
     def on_end(self, ending: Ending) -> None:

@@ -27,12 +27,11 @@ class Times:
         """Look at blocks that become decided."""
         if turn.node in self._case.liars:
             return
-        for key, digest in turn.batch.operations:
-            if digest is not None and key.startswith(layout.BLOCK):
-                height = int.from_bytes(key[len(layout.BLOCK) :], "big")
-                data = turn.store.get(layout.body_key(digest)) if height and height not in self._times else None
-                if data is not None:
-                    self._look(height, data)
+        for key, digest in turn.puts(layout.BLOCK):
+            height = int.from_bytes(key[len(layout.BLOCK) :], "big")
+            data = turn.store.get(layout.body_key(digest)) if height and height not in self._times else None
+            if data is not None:
+                self._look(height, data)
 
     def on_end(self, ending: Ending) -> None:
         """Compare neighbours."""
