@@ -447,3 +447,34 @@ def test_fresh_block_in_the_place_of_the_highest_prepared_one_is_found(trial: An
     trial.turn(message, node=1)
     trial.turn(trial.vote(0, PREPARE, 5, 2, message.digest), node=0)
     assert len(trial.found("justification")) == 1
+
+
+# ---- views ------------------------------------------------------------------------------------------------------------------
+
+
+def test_node_that_goes_on_alone_is_found_and_one_that_a_quorum_or_an_honest_one_leads_is_not(trial: Any) -> None:
+    trial.turn(view_change(trial, 0, 5, 1), node=0)
+    assert not trial.found("views"), "from view 0 everybody's own timer counts"
+    trial.turn(view_change(trial, 0, 5, 2), node=0)
+    assert len(trial.found("views")) == 1
+    for node in (0, 1, 2):
+        trial.turn(view_change(trial, node, 6, 1), node=node)
+    trial.turn(view_change(trial, 0, 6, 2), node=0)
+    trial.turn(view_change(trial, 1, 6, 2), node=1)
+    trial.turn(view_change(trial, 3, 6, 2), node=3)
+    assert len(trial.found("views")) == 1, "q support view 1, and f + 1 view 2"
+
+
+def test_one_liar_far_ahead_is_no_reason_to_follow(trial: Any) -> None:
+    trial.case.faulty = trial.case.liars = frozenset({3})
+    trial.turn(view_change(trial, 3, 5, 9), node=3)
+    assert not trial.found("views")
+    trial.turn(view_change(trial, 0, 5, 9), node=0)
+    assert len(trial.found("views")) == 1
+    trial.turn(view_change(trial, 1, 5, 9), node=1)
+    assert len(trial.found("views")) == 1, "two others went there before it"
+
+
+def test_what_others_repeat_is_not_a_step_of_their_own(trial: Any) -> None:
+    trial.turn(PastVotesSent(bytes(32), 0, None, (), (view_change(trial, 2, 5, 7),)), node=1)
+    assert not trial.found("views")

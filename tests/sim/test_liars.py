@@ -77,7 +77,7 @@ def run_divided(seed: int, nodes: int, kinds: tuple[str, ...]) -> SeedReport:
 
 
 def first_broken(nodes: int, kinds: tuple[str, ...]) -> list[str]:
-    for seed in range(12):
+    for seed in range(60):
         report = run_divided(seed, nodes, kinds)
         if any(violation.checker == "agreement" for violation in report.violations):
             return ["agreement"]

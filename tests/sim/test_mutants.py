@@ -20,13 +20,13 @@ from medchain.sim.run import SeedOptions, plan_of
 
 SEEDS: Final = 40
 """Worlds at most, until a judge speaks: most mutants are seen in the first two, and any change of pace moves where the others show."""
-SLOW: Final = frozenset({"timers without support", "few asked after a start", "proofs of preparedness unchecked"})
-"""Those whose worlds are long, or of whose worlds few show anything."""
+SLOW: Final = frozenset({"few asked after a start", "proofs of preparedness unchecked"})
+"""Those of whose worlds few show anything."""
 QUICK: Final = [mutant for mutant in MUTANTS if mutant.name not in SLOW and not mutant.harmless]
 JUDGES: Final = frozenset(
     {
         "agreement", "certificates", "promises", "justification", "durability", "roots", "honesty", "evidence", "rotation", "tidiness",
-        "times", "progress", "stopped",
+        "times", "progress", "stopped", "views",
     }
 )  # fmt: skip
 

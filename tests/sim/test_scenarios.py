@@ -9,7 +9,8 @@ import pytest
 from medchain.chain.vote import ViewChange
 from medchain.engine.ready import BlockDecided, Envelope, Ready
 from medchain.ledger.rotation import standings_of
-from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, quiet_plan
+from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, Partition, quiet_plan
+from medchain.sim.network import links_between
 from medchain.sim.node import Start
 from medchain.sim.report import SeedReport
 from medchain.sim.run import run_plan
@@ -97,3 +98,12 @@ def test_node_that_forgot_its_votes_says_nothing_that_contradicts_them(fate: Dis
         report = run_plan(quiet_plan(seed).with_actions(Backup(700, node), *crashes), faulty=frozenset())
         assert not report.violations, said(report)
         assert report.faults[f"disk {fate.value}"] == 2
+
+
+def test_planned_crash_whose_point_is_never_reached_happens_all_the_same() -> None:
+    """Seeds 149 and 396 once did not count: nobody asked the node anything, so it never died before a reply."""
+    idle = quiet_plan(1, safety_ms=1_500, submit_interval_ms=60_000)
+    alone = Partition(300, 1_000, "alone", links_between((0,), (1, 2, 3)), is_holding=False)
+    report = run_plan(idle.with_actions(alone, Crash(600, 0, CrashPoint.BEFORE_REPLIES, 200)), heights_min=1)
+    assert not report.violations
+    assert report.crashes == {CrashPoint.ANYWHERE.value: 1}

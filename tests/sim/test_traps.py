@@ -29,7 +29,7 @@ pytestmark = pytest.mark.sim
 # ---- two certificates without a common honest validator ---------------------------------------------------------------------
 
 
-def two_sided(nodes: int) -> SeedReport:
+def two_sided(nodes: int, seed: int) -> SeedReport:
     """Cut the honest in two halves, with f liars whose two copies play along on both sides."""
     faults = (nodes - 1) // 3
     liars, honest = tuple(range(faults)), tuple(range(faults, nodes))
@@ -50,7 +50,7 @@ def two_sided(nodes: int) -> SeedReport:
             return super().wrap(build)
 
     cut = Partition(50, 3_500, "halves", links_between(left, right), is_holding=False)
-    return run_scripted(quiet_plan(nodes, nodes, safety_ms=3_500).with_actions(cut), TwoSided(), liars, heights_min=1)
+    return run_scripted(quiet_plan(seed, nodes, safety_ms=3_500).with_actions(cut), TwoSided(), liars, heights_min=1)
 
 
 @pytest.mark.parametrize("nodes", [5, 6, 8, 9])
@@ -58,11 +58,11 @@ def test_2f_plus_1_as_quorum_where_n_is_not_3f_plus_1_gives_two_certificates_of_
     nodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With q for any n the halves wait for each other; with 2f + 1 both decide, and the judges see it."""
-    report = two_sided(nodes)
+    report = two_sided(nodes, seed=1)
     assert not report.violations, told(report)
     monkeypatch.setattr(medchain.chain.validators, "quorum", lambda n: 2 * ((n - 1) // 3) + 1)
-    report = two_sided(nodes)
-    assert "agreement" in [violation.checker for violation in report.violations], told(report)
+    worlds = (two_sided(nodes, seed) for seed in range(1, 13))
+    assert any(violation.checker == "agreement" for world in worlds for violation in world.violations)
 
 
 # ---- re-proposals -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from medchain.sim.checkers.roots import Roots
 from medchain.sim.checkers.rotation import Rotation
 from medchain.sim.checkers.tidiness import Tidiness
 from medchain.sim.checkers.times import Times
+from medchain.sim.checkers.views import Views
 from medchain.sim.node import Turn, Violation
 from medchain.sim.workload import Book
 
@@ -30,7 +31,7 @@ class Panel:
         self.evidence = Evidence(case)
         self._checkers: tuple[Checker, ...] = (
             self.agreement, Certificates(case), self.promises, self.durability, Roots(case), self.honesty,
-            self.evidence, Rotation(case), Tidiness(case), Times(case), Justification(case),
+            self.evidence, Rotation(case), Tidiness(case), Times(case), Justification(case), Views(case),
         )  # fmt: skip
 
     @property
