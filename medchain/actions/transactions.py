@@ -19,8 +19,12 @@ def build_transaction(
     `valid_until` is the last height whose block may hold it, `nonce` eight fresh random bytes. Raises Malformed when a bound of
     chain/limits.py is broken.
     """
-    body = TransactionBody(chain_id=chain_id, sender=key.public, valid_until=valid_until, operations=tuple(operations), nonce=nonce)
-    return Transaction.sign(body, key, network)
+    return Transaction.sign(build_body(chain_id, key.public, operations, valid_until=valid_until, nonce=nonce), key, network)
+
+
+def build_body(chain_id: str, sender: bytes, operations: Sequence[Operation], *, valid_until: int, nonce: bytes) -> TransactionBody:
+    """Return what `sender` signs to do these operations; see `build_transaction`."""
+    return TransactionBody(chain_id=chain_id, sender=sender, valid_until=valid_until, operations=tuple(operations), nonce=nonce)
 
 
 def operation_of(handler: Handler) -> Operation:

@@ -13,6 +13,7 @@ from medchain import codec
 from medchain.crypto.hashing import tagged_digest
 
 TRANSACTION: Final = "transaction"
+TRANSACTION_BATCH: Final = "transaction-batch"
 PREPARE: Final = "prepare"
 COMMIT: Final = "commit"
 VIEW_CHANGE: Final = "view-change"

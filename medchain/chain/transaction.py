@@ -2,6 +2,7 @@
 
 A transaction is the pair [body bytes, authentication]. Its id is a digest of the *received* body bytes, so nothing re-encodes. The same
 body under another authentication has the same id and another authentication digest; blocks and caches name both (protocol.md, "Nouns").
+One signature may stand under many transactions of one sender: it signs the root over their ids, and each carries its path to that root.
 Knows nothing about what operations mean.
 """
 
@@ -16,21 +17,25 @@ from medchain import codec
 from medchain.chain import domain, limits
 from medchain.chain.domain import Domain
 from medchain.crypto.hashing import tagged_digest
-from medchain.crypto.merkle import merkle_root
+from medchain.crypto.merkle import MerkleTree, merkle_root, root_above
 from medchain.crypto.signing import SigningKey
 from medchain.errors import Malformed
 
 SINGLE_SIGNATURE: Final = 1
 """Authentication [1, signature]: the sender's signature of the id."""
 BATCH_SIGNATURE: Final = 2
-"""Authentication [2, signature, count, index, [path]]: reserved. One signature by the same sender over the Merkle root (tag
-`medchain/batch`, at most 64 ids) and this id's path. Refused in protocol version 1."""
+"""Authentication [2, signature, count, index, [path]]: the sender's signature of the Merkle root over 2 to 64 ids, and this id's place
+and path under it, lowest sibling first. Each transaction stands for itself: whoever holds one needs none of the others."""
+BATCH_IDS_MIN: Final = 2
+"""One alone is signed as one: there is one way to say it."""
 
 REMEMBERED_MAX: Final = 4_096
 REMEMBERED_BYTES_MAX: Final = 1_024
 """What takes some 5 KiB once it is read; so 20 MiB at most are remembered."""
 
 TRANSACTIONS_TAG: Final = "medchain/transactions"
+BATCH_TAG: Final = "medchain/batch"
+BATCH_PATH_MAX: Final = (limits.BATCH_SIGNATURE_IDS_MAX - 1).bit_length()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,8 @@ class Transaction:
     """Tagged digest of the body bytes."""
     authentication_digest: bytes
     """Tagged digest of the encoded authentication."""
+    batch_root: bytes | None = None
+    """What is signed in the id's place: the root over a batch of ids that this one is under."""
 
     @property
     def entry(self) -> tuple[bytes, bytes]:
@@ -131,39 +138,84 @@ class Transaction:
         if not authentication or type(authentication[0]) is not int:
             raise Malformed("an authentication starts with its kind")
         if authentication[0] == BATCH_SIGNATURE:
-            raise Malformed("batch signatures are reserved and not part of protocol version 1")
-        if authentication[0] != SINGLE_SIGNATURE:
+            batch_root = _read_batch_root(authentication, transaction_id(body_bytes))
+        elif authentication[0] == SINGLE_SIGNATURE:
+            codec.as_fields(authentication, 2, "authentication")
+            batch_root = None
+        else:
             raise Malformed("unknown kind of authentication")
-        signature = codec.as_bytes(codec.as_fields(authentication, 2, "authentication")[1], "signature", length=limits.SIGNATURE_BYTES)
-        return cls._assemble(raw, body_bytes, TransactionBody.decode(body_bytes), signature)
+        codec.as_bytes(authentication[1], "signature", length=limits.SIGNATURE_BYTES)
+        return cls._assemble(raw, body_bytes, TransactionBody.decode(body_bytes), authentication, batch_root)
 
     @classmethod
     def sign(cls, body: TransactionBody, key: SigningKey, network: Domain) -> Transaction:
         """Sign a body with its sender's key. Raises Malformed when the body breaks a limit or names another sender."""
-        if key.public != body.sender:
-            raise Malformed("the signing key is not the sender's")
-        body_bytes = body.encode()
-        body = TransactionBody.decode(body_bytes)  # what every other node will read: lists where the caller had tuples
+        body_bytes = _encode_own(body, key)
         signature = key.sign(network.signed_bytes(domain.TRANSACTION, transaction_id(body_bytes)))
-        raw = codec.encode([body_bytes, [SINGLE_SIGNATURE, signature]])
-        if len(raw) > limits.TRANSACTION_BYTES_MAX:
-            raise Malformed(f"a transaction may have at most {limits.TRANSACTION_BYTES_MAX} bytes")
-        return cls._assemble(raw, body_bytes, body, signature)
+        return cls._signed(body_bytes, [SINGLE_SIGNATURE, signature], None)
 
     @classmethod
-    def _assemble(cls, raw: bytes, body_bytes: bytes, body: TransactionBody, signature: bytes) -> Transaction:
+    def sign_batch(cls, bodies: Sequence[TransactionBody], key: SigningKey, network: Domain) -> tuple[Transaction, ...]:
+        """Sign 2 to 64 bodies with one signature; in the order given. Raises Malformed as `sign` does, and for another number."""
+        if not BATCH_IDS_MIN <= len(bodies) <= limits.BATCH_SIGNATURE_IDS_MAX:
+            raise Malformed(f"a batch signature covers {BATCH_IDS_MIN} to {limits.BATCH_SIGNATURE_IDS_MAX} transactions")
+        encoded = [_encode_own(body, key) for body in bodies]
+        tree = MerkleTree.over(BATCH_TAG, [transaction_id(body_bytes) for body_bytes in encoded])
+        signature = key.sign(network.signed_bytes(domain.TRANSACTION_BATCH, tree.root))
+        return tuple(
+            cls._signed(body_bytes, [BATCH_SIGNATURE, signature, tree.count, index, list(tree.inclusion_path(index))], tree.root)
+            for index, body_bytes in enumerate(encoded)
+        )
+
+    @classmethod
+    def _signed(cls, body_bytes: bytes, authentication: list[Any], batch_root: bytes | None) -> Transaction:
+        raw = codec.encode([body_bytes, authentication])
+        if len(raw) > limits.TRANSACTION_BYTES_MAX:
+            raise Malformed(f"a transaction may have at most {limits.TRANSACTION_BYTES_MAX} bytes")
+        body = TransactionBody.decode(body_bytes)  # what every other node will read: lists where the caller had tuples
+        return cls._assemble(raw, body_bytes, body, authentication, batch_root)
+
+    @classmethod
+    def _assemble(
+        cls, raw: bytes, body_bytes: bytes, body: TransactionBody, authentication: list[Any], batch_root: bytes | None
+    ) -> Transaction:
         return cls(
             raw=raw,
             body_bytes=body_bytes,
             body=body,
-            signature=signature,
+            signature=authentication[1],
             id=transaction_id(body_bytes),
-            authentication_digest=tagged_digest("medchain/authentication", codec.encode([SINGLE_SIGNATURE, signature])),
+            authentication_digest=tagged_digest("medchain/authentication", codec.encode(authentication)),
+            batch_root=batch_root,
         )
 
     def verification(self, network: Domain) -> tuple[bytes, bytes, bytes]:
-        """Return (public key, message, signature) for `verify_many`."""
+        """Return (public key, message, signature) for `verify_many`: the same for all transactions of a batch, so one check serves all."""
+        if self.batch_root is not None:
+            return (self.body.sender, network.signed_bytes(domain.TRANSACTION_BATCH, self.batch_root), self.signature)
         return (self.body.sender, network.signed_bytes(domain.TRANSACTION, self.id), self.signature)
+
+
+def _encode_own(body: TransactionBody, key: SigningKey) -> bytes:
+    if key.public != body.sender:
+        raise Malformed("the signing key is not the sender's")
+    return body.encode()
+
+
+def _read_batch_root(authentication: list[Any], identity: bytes) -> bytes:
+    """Return the root that a batch signature must be of, given the id it is to cover. Raises Malformed."""
+    _, _, count, index, path = codec.as_fields(authentication, 5, "authentication")
+    codec.as_uint(count, "number of transactions in a batch", limits.BATCH_SIGNATURE_IDS_MAX)
+    codec.as_uint(index, "index in a batch", limits.BATCH_SIGNATURE_IDS_MAX)
+    siblings = codec.as_items(path, BATCH_PATH_MAX, "path in a batch", _read_digest)
+    root = root_above(BATCH_TAG, identity, index, count, siblings) if count >= BATCH_IDS_MIN else None
+    if root is None:
+        raise Malformed("the place of a transaction in its batch and the path to the root do not fit")
+    return root
+
+
+def _read_digest(value: Any) -> bytes:
+    return codec.as_bytes(value, "digest", length=limits.DIGEST_BYTES)
 
 
 @lru_cache(maxsize=REMEMBERED_MAX)

@@ -35,6 +35,8 @@ CUSTODIAN_TIMEOUT_MS: Final = 120_000
 CONNECT_TIMEOUT_MS: Final = 5_000
 RETRY_MS_MAX: Final = 3_600_000
 SENTENCE_CHARACTERS_MAX: Final = 500
+DECIDED: Final = "transaction.decided"
+"""The code of one that is handed in again after its block."""
 _CODE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}(\.[a-z0-9_-]{1,48})*")
 
 
@@ -133,8 +135,16 @@ class NodeClient:
     # ---- transactions --------------------------------------------------------------------------------------------------------
 
     async def submit(self, transaction: Transaction) -> str:
-        """Hand in a transaction; returns `accepted` or `duplicate`, both durable. Raises Rejected or Unavailable when it is neither."""
-        result: str = (await self.call("tx.submit", transaction=transaction.raw))["result"]
+        """Hand in a transaction; returns `accepted`, or `duplicate` for one the node has already, pooled or decided.
+
+        Raises Rejected or Unavailable when the node did not take it.
+        """
+        try:
+            result: str = (await self.call("tx.submit", transaction=transaction.raw))["result"]
+        except Rejected as refusal:
+            if refusal.code != DECIDED:
+                raise
+            return "duplicate"  # an answer was lost and the block was quicker than the second try
         return result
 
     async def wait(self, transaction_id: bytes, timeout_ms: int) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from medchain.actions.transactions import build_transaction
+from medchain.actions.transactions import build_body
 from medchain.chain import limits
 from medchain.chain.receipt import Event
-from medchain.chain.transaction import Operation, Transaction
+from medchain.chain.transaction import Operation, Transaction, TransactionBody
 from medchain.client.node import NodeClient, bytes_of
 from medchain.crypto.keyfile import Identity
 from medchain.errors import Rejected, Unavailable
@@ -62,12 +62,17 @@ class Wallet:
 
     async def build(self, operations: Sequence[Operation]) -> Transaction:
         """Return the signed transaction of `operations`, good for half the network's expiry window from now."""
-        facts = await self.client.facts()
-        valid_until = await self.client.head_height() + max(1, facts.expiry_window_blocks // 2)
-        nonce = secrets.token_bytes(limits.NONCE_BYTES)
-        return build_transaction(
-            facts.network, facts.chain_id, self.identity.signing, operations, valid_until=valid_until, nonce=nonce
-        )  # fmt: skip
+        body = await self.body(operations, await self.valid_until())
+        return Transaction.sign(body, self.identity.signing, (await self.client.facts()).network)
+
+    async def valid_until(self) -> int:
+        """Return the last height for what is signed now: half the network's expiry window from the node's head."""
+        return await self.client.head_height() + max(1, (await self.client.facts()).expiry_window_blocks // 2)
+
+    async def body(self, operations: Sequence[Operation], valid_until: int) -> TransactionBody:
+        """Return a fresh body of `operations` by this key, good up to a height."""
+        chain_id, nonce = (await self.client.facts()).chain_id, secrets.token_bytes(limits.NONCE_BYTES)
+        return build_body(chain_id, self.public, operations, valid_until=valid_until, nonce=nonce)
 
     async def run(self, operations: Sequence[Operation], *, timeout_ms: int = RUN_TIMEOUT_MS) -> Outcome:
         """Do the operations, all or none, and return what the network decided.

@@ -131,10 +131,24 @@ def verify_range_digests(tag: str, root: bytes, digests: Sequence[bytes], start:
 
     The misuse warning of `verify_inclusion_digest` applies.
     """
+    found = _climb(tag, digests, start, count, path)
+    return found is not None and found == root
+
+
+def root_above(tag: str, leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bytes | None:
+    """Return the root under which the bytes `leaf` are leaf `index` of `count`, as this path says; None for a path that fits no tree.
+
+    Proves nothing by itself: it tells what root somebody must have meant. Whether they did, a signature of the root shows.
+    """
+    return _climb(tag, (leaf_digest(tag, leaf),), index, count, path)
+
+
+def _climb(tag: str, digests: Sequence[bytes], start: int, count: int, path: Sequence[bytes]) -> bytes | None:
+    """Return the root above a run of leaf digests, None unless the path is exactly what is missing to it."""
     if type(start) is not int or type(count) is not int or not 0 <= start < start + len(digests) <= count <= COUNT_MAX:
-        return False
+        return None
     if not _are_digests(digests) or not _are_digests(path):
-        return False
+        return None
     prefix = prefix_state(tag + "/inner")
     run = list(digests)
     taken = 0
@@ -143,7 +157,7 @@ def verify_range_digests(tag: str, root: bytes, digests: Sequence[bytes], start:
         stop = start + len(run)
         needed = start % 2 + (stop % 2 if stop < width else 0)
         if taken + needed > len(path):
-            return False
+            return None
         if start % 2:
             run.insert(0, path[taken])
             taken += 1
@@ -161,7 +175,7 @@ def verify_range_digests(tag: str, root: bytes, digests: Sequence[bytes], start:
         run = above
         start //= 2
         width = (width + 1) // 2
-    return taken == len(path) and _root(tag, count, run[0]) == root
+    return _root(tag, count, run[0]) if taken == len(path) else None
 
 
 def _are_digests(values: Sequence[bytes]) -> bool:

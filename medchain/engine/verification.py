@@ -41,15 +41,15 @@ class Verifier:
         self._older: dict[Item, bool] = {}
 
     def check_all(self, items: Sequence[Item]) -> list[bool]:
-        """Return for each item whether libsodium accepts it; equal checks of the recent past are not repeated."""
-        unknown = [index for index, item in enumerate(items) if item not in self._newer and item not in self._older]
-        answers = [True] * len(items)
-        if unknown:
-            for index, is_valid in zip(unknown, verify_many([items[index] for index in unknown]), strict=True):
-                answers[index] = is_valid
-                if is_valid:
-                    self._remember(items[index])
-        return answers
+        """Return for each item whether libsodium accepts it; equal checks, in `items` or of the recent past, are made once."""
+        unknown = {item: False for item in items if item not in self._newer and item not in self._older}
+        if not unknown:
+            return [True] * len(items)
+        for item, is_valid in zip(unknown, verify_many(list(unknown)), strict=True):
+            unknown[item] = is_valid
+            if is_valid:
+                self._remember(item)
+        return [unknown.get(item, True) for item in items]
 
     def is_valid(self, item: Item) -> bool:
         """Answer for one item."""

@@ -306,13 +306,14 @@ class Runtime:
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _next_round(self) -> tuple[list[Event], list[Item]]:
+        """Return the next events and their checks, each once: the transactions of a batch share one, and must not meet in two threads."""
         events: list[Event] = []
-        items: list[Item] = []
+        items: dict[Item, None] = {}
         while self._cold and len(items) < WARM_ROUND_ITEMS:
             event, its_items = self._cold.popleft()
             events.append(event)
-            items += its_items
-        return events, items
+            items.update(dict.fromkeys(its_items))
+        return events, list(items)
 
 
 def _woken(waker: asyncio.Future[None] | None) -> asyncio.Future[None] | None:

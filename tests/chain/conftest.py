@@ -72,6 +72,11 @@ def transaction(nonce: int = 1) -> Transaction:
     return Transaction.sign(body(nonce), SENDER, NETWORK)
 
 
+def batch(count: int) -> tuple[Transaction, ...]:
+    """Transactions under one signature."""
+    return Transaction.sign_batch([body(number + 1) for number in range(count)], SENDER, NETWORK)
+
+
 RECEIPTS = (
     Receipt(transaction(1).id, "", 0, (Event("people.register_patient", (digest("patient"),), [SENDER.public]),)),
     Receipt(transaction(2).id, "consents.unknown", 1, ()),

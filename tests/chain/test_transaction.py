@@ -1,4 +1,4 @@
-"""Transactions: ids from the received body bytes, the reserved batch signature refused, every limit kept."""
+"""Transactions: ids from the received body bytes, one signature for one or for a batch, every limit kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from medchain import codec
 from medchain.chain import limits
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import (
-    BATCH_SIGNATURE,
     SINGLE_SIGNATURE,
     Operation,
     Transaction,
@@ -24,9 +23,10 @@ from medchain.chain.transaction import (
     transaction_id,
     transactions_root,
 )
+from medchain.crypto.merkle import merkle_root
 from medchain.crypto.signing import SigningKey, is_signature_valid
 from medchain.errors import Malformed
-from tests.chain.conftest import NETWORK, SENDER, body, digest, signing_key, transaction
+from tests.chain.conftest import NETWORK, SENDER, batch, body, digest, signing_key, transaction
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "transaction.json").read_text())
 
@@ -99,17 +99,85 @@ def test_a_signed_transaction_holds_what_others_will_decode() -> None:
     assert made.body.operations[0].payload == [["a", [1, 2]], []]
 
 
+# ---- batch signatures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 16, 63, 64])
+def test_one_signature_stands_under_every_transaction_of_a_batch_and_each_stands_for_itself(count: int) -> None:
+    made = batch(count)
+    assert [item.body for item in made] == [body(number + 1) for number in range(count)]
+    assert [item.id for item in made] == [transaction(number + 1).id for number in range(count)], "the id is of the body alone"
+    assert len({item.verification(NETWORK) for item in made}) == 1
+    for item in made:
+        decoded = Transaction.decode(item.raw)
+        assert decoded == item and is_signature_valid(*decoded.verification(NETWORK))
+        received = codec.encode(codec.decode(item.raw)[1])
+        assert decoded.authentication_digest == tagged("medchain/authentication", received)
+
+
+def test_what_a_batch_signs_is_the_root_over_its_ids_and_its_size() -> None:
+    made = batch(5)
+    root = merkle_root("medchain/batch", [item.id for item in made])
+    assert made[0].verification(NETWORK) == (SENDER.public, NETWORK.signed_bytes("transaction-batch", root), made[0].signature)
+    assert NETWORK.signed_bytes("transaction-batch", root) != NETWORK.signed_bytes("transaction", root), "no id passes for a root"
+
+
+def test_a_batch_signature_counts_for_its_ids_and_places_its_network_and_its_sender_only() -> None:
+    """The index and the count are bound to the path: nothing else can be said with the same signature."""
+    good = codec.decode(batch(5)[2].raw)
+    others: list[Any] = []
+    for place, wrong in ((2, 4), (2, 6), (3, 3), (3, 0)):
+        authentication = list(good[1])
+        authentication[place] = wrong
+        others.append([good[0], authentication])
+    others.append([body(99).encode(), good[1]])
+    others.append([body(3, sender=signing_key("other").public).encode(), good[1]])
+    swapped = [*good[1][:4], [good[1][4][1], good[1][4][0], *good[1][4][2:]]]
+    others.append([good[0], swapped])
+    verdicts = []
+    for other in others:
+        try:
+            verdicts.append(is_signature_valid(*Transaction.decode(codec.encode(other)).verification(NETWORK)))
+        except Malformed:
+            verdicts.append(False)
+    assert not any(verdicts)
+    for network in (Domain(digest("another network")), Domain(NETWORK.genesis, 1)):
+        assert not is_signature_valid(*batch(5)[2].verification(network))
+
+
+def test_one_body_signed_alone_and_in_two_batches_is_one_id_and_three_entries() -> None:
+    alone, first, second = transaction(1), batch(2)[0], batch(3)[0]
+    assert {alone.id, first.id, second.id} == {alone.id}
+    assert len({alone.entry, first.entry, second.entry}) == 3
+    assert all(is_signature_valid(*item.verification(NETWORK)) for item in (alone, first, second))
+
+
+@pytest.mark.parametrize("count", [0, 1, 65])
+def test_a_batch_has_two_to_sixty_four_transactions(count: int) -> None:
+    with pytest.raises(Malformed, match="2 to 64"):
+        batch(count)
+
+
+def test_only_the_sender_of_all_of_them_signs_a_batch() -> None:
+    with pytest.raises(Malformed, match="not the sender's"):
+        Transaction.sign_batch([body(1), body(2, sender=signing_key("other").public)], SENDER, NETWORK)
+
+
+PATH = [bytes(32)]
+
+
 @pytest.mark.parametrize(
     "authentication",
     [
-        [BATCH_SIGNATURE, bytes(64), 2, 0, [bytes(32)]],
-        [BATCH_SIGNATURE, bytes(64), 1, 0, []],
-        [BATCH_SIGNATURE],
-        [BATCH_SIGNATURE, bytes(64)],
+        [2], [2, bytes(64)], [2, bytes(64), 2, 0], [2, bytes(64), 2, 0, PATH, None], [2, bytes(63), 2, 0, PATH], [2, None, 2, 0, PATH],
+        [2, bytes(64), 1, 0, []], [2, bytes(64), 0, 0, []], [2, bytes(64), 65, 0, PATH * 7], [2, bytes(64), 2, 2, PATH],
+        [2, bytes(64), 2, -1, PATH], [2, bytes(64), 2, 0, []], [2, bytes(64), 2, 0, PATH * 2], [2, bytes(64), 2, 0, [bytes(31)]],
+        [2, bytes(64), 2, 0, [None]], [2, bytes(64), 2, 0, None], [2, bytes(64), True, 0, PATH], [2, bytes(64), 2, False, PATH],
+        [2, bytes(64), 64, 0, PATH * 7], [2, bytes(64), 3, 2, PATH * 2],
     ],
-)
-def test_the_batch_signature_is_reserved_and_refused(authentication: list[Any]) -> None:
-    with pytest.raises(Malformed, match="batch signatures are reserved"):
+)  # fmt: skip
+def test_a_batch_signature_of_another_shape_is_refused(authentication: list[Any]) -> None:
+    with pytest.raises(Malformed):
         Transaction.decode(with_authentication(authentication))
 
 
@@ -214,6 +282,16 @@ def test_frozen_transactions_do_not_change(vector: dict[str, Any]) -> None:
     assert is_signature_valid(*decoded.verification(network))
     again = Transaction.sign(decoded.body, SigningKey(bytes.fromhex(vector["seed"])), network)
     assert again == decoded
+
+
+def test_frozen_batch_does_not_change() -> None:
+    vector = VECTORS["batch"]
+    network, key = Domain(bytes.fromhex(vector["genesis"]), vector["recovery"]), SigningKey(bytes.fromhex(vector["seed"]))
+    decoded = [Transaction.decode(bytes.fromhex(raw)) for raw in vector["raw"]]
+    assert [item.authentication_digest.hex() for item in decoded] == vector["authentication_digests"]
+    assert {item.verification(network)[1].hex() for item in decoded} == {vector["signed"]}
+    assert all(is_signature_valid(*item.verification(network)) for item in decoded)
+    assert list(Transaction.sign_batch([item.body for item in decoded], key, network)) == decoded
 
 
 def test_the_frozen_transaction_is_the_one_these_tests_make() -> None:

@@ -68,6 +68,16 @@ async def test_a_refused_transaction_is_raised_with_its_code_and_sentence(networ
         assert refused.value.code == "hospital.unknown"
 
 
+async def test_a_transaction_handed_in_again_after_its_block_comes_back_as_decided(network):
+    """An answer was lost: the second try met the block, and the wallet called its own success a refusal."""
+    async with network() as net:
+        wallet, operation = net.hospital("a"), people.register_patient(net.genesis.domain(), net.hospital("a").public, identity("patient"))
+        transaction = await wallet.build([operation])
+        first = await wallet.send(transaction)
+        assert await wallet.client.submit(transaction) == "duplicate"
+        assert await wallet.send(transaction) == first
+
+
 async def test_every_node_proves_the_same_state_under_a_certificate(network):
     async with network() as net:
         patient = identity("patient")

@@ -185,7 +185,9 @@ def chain_decoders(real: Real) -> dict[str, Decoder]:
         ),
         "chain.transaction:TransactionBody.decode": of_bytes(TransactionBody, nouns.body(), *(entry.body for entry in real.transactions)),
         "chain.transaction:Transaction.decode": Decoder(
-            tuple(entry.raw for entry in (nouns.transaction(), *real.transactions)), Transaction.decode, lambda noun: noun.raw
+            tuple(entry.raw for entry in (nouns.transaction(), *nouns.batch(5), *real.transactions)),
+            Transaction.decode,
+            lambda noun: noun.raw,
         ),
         "chain.validators:ValidatorSet.decode": of_bytes(ValidatorSet, nouns.validators_of(5, (2,), 40), real.genesis.validators()),
         "chain.vote:Vote.from_value": of_value(Vote, *real.messages_of(Vote)),

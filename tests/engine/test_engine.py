@@ -12,6 +12,7 @@ from medchain.chain.transaction import Operation, Transaction, TransactionBody
 from medchain.chain.vote import COMMIT, PREPARE, ViewChange, Vote
 from medchain.consensus.messages import PrePrepare
 from medchain.crypto.sealing import SUITE_X25519
+from medchain.engine import verification
 from medchain.engine.allowance import POINTS_PER_SECOND, PROPOSAL_POINTS
 from medchain.engine.engine import Engine
 from medchain.engine.ready import (
@@ -383,13 +384,14 @@ def test_a_proposed_transaction_that_a_backup_lacks_is_fetched(cluster):
     assert all(node.engine.status()["view"] == 0 for node in cluster.nodes)
 
 
-def test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_proposed_one(cluster):
-    """Ed25519 signatures by an honest signer are unique; a second valid one stands for the batch signatures to come."""
+def test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_proposed_one(cluster, signer):
+    """A sender signs a body alone and once more in a batch: two genuine authentications, and blocks name one of them."""
     cluster.warm()
     primary = primary_of(cluster)
     backup = next(node for node in cluster.nodes if node is not primary)
     transaction = cluster.credential()
-    twin = Transaction.decode(codec.encode([transaction.body_bytes, [1, bytes(64)]]))
+    other = cluster.credential(name="kim")
+    twin, _ = Transaction.sign_batch([transaction.body, other.body], signer("0 organisation"), cluster.network)
     assert (twin.id, twin.authentication_digest != transaction.authentication_digest) == (transaction.id, True)
     placement = backup.engine._admission.place(transaction)
     backup.engine._pool.add(twin, placement, is_local=False, now_ms=0)
@@ -404,6 +406,35 @@ def test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_pr
     cluster.settle(primary, transaction, 5_000)
     assert wanted[0].entries == (transaction.entry,)
     assert backup.engine.chain.block_of(1).transactions[0].entry == transaction.entry
+
+
+def test_a_batch_is_verified_once_a_node_and_each_of_it_is_decided(cluster, signer, monkeypatch):
+    cluster.warm()
+    bodies = [cluster.credential(name=f"person {number}").body for number in range(16)]
+    batch = Transaction.sign_batch(bodies, signer("0 organisation"), cluster.network)
+    checked: list[tuple[bytes, bytes, bytes]] = []
+    real = verification.verify_many
+    monkeypatch.setattr(verification, "verify_many", lambda items: checked.extend(items) or real(items))
+    for transaction in batch:
+        assert isinstance(cluster.submit(cluster.nodes[0], transaction), Accepted)
+    cluster.run_until(lambda: all(cluster.is_decided(transaction) for transaction in batch))
+    assert checked.count(batch[0].verification(cluster.network)) == len(cluster.nodes)
+    cluster.check_agreement()
+
+
+def test_a_path_that_does_not_lead_to_what_was_signed_is_refused_and_blamed(cluster, signer):
+    """The signature is genuine and of a batch that this body was never in."""
+    cluster.warm()
+    bodies = [cluster.credential(name=f"person {number}").body for number in range(3)]
+    genuine = Transaction.sign_batch(bodies[:2], signer("0 organisation"), cluster.network)[0]
+    authentication = codec.decode(genuine.raw)[1]
+    smuggled = Transaction.decode(codec.encode([bodies[2].encode(), authentication]))
+    node, peer = cluster.nodes[0], cluster.nodes[1]
+    answer = cluster.submit(node, smuggled)
+    assert isinstance(answer, Refused) and answer.code == "transaction.signature"
+    ready = node.handle(Received(peer.key.public, TransactionsOffered((smuggled,))))
+    assert [reply.peer for reply in ready.replies if isinstance(reply, PeerAccused)] == [peer.key.public]
+    assert not ready.batch and node.engine.status()["pool_transactions"] == 0
 
 
 def test_a_transaction_known_only_to_one_node_reaches_the_others_by_their_lists(cluster):

@@ -28,7 +28,7 @@ class Liar:
 
     def forged(self) -> Transaction:
         good, other = self.cluster.credential(), self.cluster.credential(name="kim")
-        return Transaction._assemble(good.raw.replace(good.signature, other.signature), good.body_bytes, good.body, other.signature)
+        return Transaction.decode(good.raw.replace(good.signature, other.signature))
 
     def proposal(self, transactions: list[Transaction]) -> PrePrepare:
         executor = Executor(self.honest[0].engine.chain, Verifier(self.cluster.network))
