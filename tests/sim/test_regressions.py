@@ -8,6 +8,7 @@ from medchain.sim.run import SeedOptions, run_seed
 
 REGRESSIONS: list[tuple[int, int | None, str]] = [
     (6, 7, "judge: a node that catches up may accept a transaction and let it expire in the same turn; that is no loss"),
+    (2_021_451, 10, "liars: two usurpers answered each other's proposals, and those answers, until the world was nothing else"),
     (1_000_726, 4, "engine: a liar alone decided a height, showed its certificate and gave no block; a restarted node waited for ever"),
 ]
 """(seed, nodes, story): where it was (judge, world, engine, ...) and what it was."""

@@ -28,6 +28,8 @@ from medchain.wire.peer import BlockSent, BlockWanted, Entry, TransactionsOffere
 TRANSACTIONS_KEPT: Final = 200
 """Transactions heard of that a liar can build blocks from."""
 BLOCKS_KEPT: Final = 8
+USURPED_MAX: Final = 6
+"""Proposals of one height that a usurper answers, each with one of its own in every next view."""
 
 
 class FalsePrimary(Liar):
@@ -295,6 +297,11 @@ class Usurper(FalsePrimary):
     Tests that a pre-prepare is justified by exactly q view changes and by the highest prepared block, byte for byte.
     """
 
+    def __init__(self, start: Start, engine: EngineLike) -> None:
+        super().__init__(start, engine)
+        self._answered = (0, 0)
+        """(height, how many proposals of it were answered)."""
+
     def propose(self, envelope: Envelope, message: PrePrepare) -> list[Envelope]:
         """Leave out what obliges, or stamp anew."""
         if message.view == 0:
@@ -347,11 +354,16 @@ class Usurper(FalsePrimary):
         return PrePrepare(block.proposal(), self.vote(PREPARE, message.height, view, self.keep(block)), ())
 
     def lie(self, events: Sequence[Event]) -> Ready:
-        """Besides, now and then when another one proposes, propose in a view of one's own at once."""
+        """Besides, now and then when another one proposes, propose in a view of one's own at once; not without end, or two of a kind
+        would answer each other's answers.
+        """
         usurped: list[Envelope] = []
         for event in events:
             if isinstance(event, Received) and isinstance(event.message, PrePrepare) and self.dice.randrange(6) == 0:
-                usurped += self._usurp(event.message)
+                height = event.message.height
+                self._answered = (height, self._answered[1] + 1 if self._answered[0] == height else 1)
+                if self._answered[1] <= USURPED_MAX:
+                    usurped += self._usurp(event.message)
         ready = super().lie(events)
         return replace(ready, send=(*ready.send, *usurped)) if usurped else ready
 
