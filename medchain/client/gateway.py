@@ -53,6 +53,7 @@ class Gateway:
         self._unanswered = 0
         self._timer: asyncio.TimerHandle | None = None
         self._under_way: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Lock()
         self._valid_until = 0
         self._valid_until_made = -HEIGHT_AGE_SECONDS
 
@@ -93,9 +94,10 @@ class Gateway:
 
     async def _body(self, operations: Sequence[Operation]) -> TransactionBody:
         """Return the body, read back as others will read it: what is malformed fails here, alone."""
-        now = time.monotonic()
-        if now - self._valid_until_made >= HEIGHT_AGE_SECONDS:
-            self._valid_until, self._valid_until_made = await self._wallet.valid_until(), now
+        async with self._asking:  # those who come together ask the node once
+            now = time.monotonic()
+            if now - self._valid_until_made >= HEIGHT_AGE_SECONDS:
+                self._valid_until, self._valid_until_made = await self._wallet.valid_until(), now
         return TransactionBody.decode((await self._wallet.body(operations, self._valid_until)).encode())
 
     def _collect(self, waiting: _Waiting) -> None:

@@ -54,6 +54,13 @@ async def test_a_full_batch_does_not_wait_and_no_batch_is_larger(network):
         assert sorted(len([item for item in made if item.signature == signature]) for signature in signatures(made)) == [4, 4]
 
 
+async def test_those_who_come_together_ask_the_node_for_its_height_once(network):
+    async with network() as net, Gateway(net.hospital("a"), collect_ms=20) as found:
+        asked = len([body for body in net.members["a"].bodies if b"chain.head" in body])
+        await asyncio.gather(*(found.submit([registration(net)]) for _ in range(10)))
+        assert len([body for body in net.members["a"].bodies if b"chain.head" in body]) == asked + 1
+
+
 async def test_leaving_hands_in_what_waits(network):
     async with network() as net:
         async with Gateway(net.hospital("a"), collect_ms=600_000) as found:
