@@ -15,7 +15,7 @@ from medchain.cli.interrupts import interruptible
 from medchain.errors import Rejected
 
 if TYPE_CHECKING:
-    from medchain.bench.report import Measurement
+    from medchain.bench.page import Measurement
     from medchain.bench.rows import Row, Size
 
 REFUSALS: Final[dict[str, str]] = {
@@ -75,8 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace, names: list[str], size: Size) -> Measurement:
+    from medchain.bench.facts import Facts
     from medchain.bench.faults import Bench, measure
-    from medchain.bench.report import Facts, Measurement, brief
+    from medchain.bench.page import Measurement, brief
 
     facts = Facts.collect()
     folder = Path(tempfile.mkdtemp(prefix="medchain-bench-", dir=Path(arguments.home).resolve()))

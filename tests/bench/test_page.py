@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import medchain.bench
+from medchain.bench.facts import Facts
 from medchain.bench.faults import FAULTS, title_of
-from medchain.bench.report import PAGE_COMMAND, Facts, Measurement, brief
+from medchain.bench.page import PAGE_COMMAND, Measurement, brief
 from medchain.bench.rows import FULL, Row
 from medchain.bench.session import Rate
 from medchain.bench.worker import Checked
