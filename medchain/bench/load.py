@@ -1,14 +1,13 @@
-"""The work: a process of its own that registers patients at all hospitals, in batches, and knows afterwards what became of each.
+"""The work: a process of its own that hands in transactions at all hospitals and knows afterwards what became of each.
 
-    python -m medchain.bench.load --net NET [--in-flight N] [--rate N] [--leave-out NAME,...]
+    python -m medchain.bench.load --net NET [--kind KIND] [--operations N] [--batch N] [--submit N] [--prepared N] [--in-flight N]
+                                  [--rate N] [--leave-out NAME,...]
 
-Closed loop (the default): so many batches are always under way, each waits for the decision of its last transaction. Open loop (--rate):
-so many transactions a second are due whatever happens, and a latency counts from when its batch was due, so that a stall is not hidden by
-asking less. Each line on standard input is an order (`report`, `stop`, `check URL`), each line on standard output its answer, one JSON
-object. Moments are CLOCK_MONOTONIC, which all processes of a machine share.
-
-A patient's registration is the cheapest transaction that writes a row and a trail; it carries two signatures, the hospital's and the
-patient's, so each of the nodes verifies twice.
+Closed loop (the default): so many groups of 64 transactions are always under way, each waits for the decision of its last one. Open loop
+(--rate): so many transactions a second are due whatever happens, and a latency counts from when its group was due, so that a stall is not
+hidden by asking less. --prepared signs so many transactions before the work begins: clients sign on machines of their own, and on the
+nodes' machine their signing would be taken from the nodes. Each line on standard input is an order (`report`, `stop`, `check URL`), each
+line on standard output its answer, one JSON object. Moments are CLOCK_MONOTONIC, which all processes of a machine share.
 """
 
 from __future__ import annotations
@@ -20,26 +19,24 @@ import json
 import secrets
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from medchain.actions.people import register_patient
-from medchain.actions.transactions import build_transaction
+from medchain.actions.transactions import build_body
+from medchain.bench.workload import KINDS, Task, Tasks, joined, workload
+from medchain.chain import limits
 from medchain.chain.genesis import Genesis
-from medchain.chain.limits import NONCE_BYTES
 from medchain.chain.transaction import Transaction
 from medchain.client.node import NodeClient
 from medchain.crypto.keyfile import Identity, load_identity
-from medchain.crypto.sealing import SUITE_X25519
-from medchain.errors import MedchainError, Rejected, Unavailable
+from medchain.errors import InvariantBroken, MedchainError, Rejected, Unavailable
 from medchain.node.home import load_genesis
 from medchain.testnet.plan import Plan, load_plan
 from medchain.wire.methods import BATCH_TRANSACTIONS_MAX
 
-IN_FLIGHT_DEFAULT: Final = 8
-"""Batches under way: five hundred transactions keep two cores busy; more of them only wait longer."""
 LIFE_BLOCKS: Final = 5_000
 """How long a transaction may wait: minutes, longer than any fault of the page, within the expiry window."""
 PAUSE_SECONDS: Final = 0.05
@@ -49,37 +46,100 @@ CALL_SECONDS: Final = 2.0
 WAIT_MS: Final = 1_000
 """One tx.wait; asked again until GIVE_UP_SECONDS, each time at a hospital that answers."""
 GIVE_UP_SECONDS: Final = 30.0
-"""A batch whose hospital died right after accepting it waits there; the worker goes on and the end's check finds it."""
+"""A group whose hospital died right after accepting it waits there; the worker goes on and the end's check finds it."""
 HEAD_SECONDS: Final = 1.0
+PREPARING_AT_ONCE: Final = 16
+"""Groups of what a kind needs first that are under way together."""
+PREPARING_OPERATIONS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How transactions look and how they are handed in."""
+
+    kind: str = "patient"
+    """A name of workload.KINDS."""
+    operations: int = 1
+    """Of one transaction."""
+    batch: int = 1
+    """Transactions under one signature; 1 = each has its own."""
+    submit: int = BATCH_TRANSACTIONS_MAX
+    """Transactions of one call; 1 = a POST for each."""
+    prepared: int = 0
+    """Transactions signed before the work begins; when they are used up, further ones are signed as they are needed."""
+    in_flight: int = 8
+    """Groups under way: five hundred transactions keep two cores busy; more of them only wait longer."""
+    rate: float = 0.0
+    """Transactions a second, 0 = closed loop."""
+
+    def words(self) -> list[str]:
+        """Return the words of the command line."""
+        return [
+            "--kind", self.kind, "--operations", str(self.operations), "--batch", str(self.batch), "--submit", str(self.submit),
+            "--prepared", str(self.prepared), "--in-flight", str(self.in_flight), "--rate", str(self.rate),
+        ]  # fmt: skip
 
 
 class Load:
     """Workers and what they saw."""
 
-    def __init__(self, plan: Plan, genesis: Genesis, keys: dict[str, Identity], *, in_flight: int, rate: float) -> None:
-        """`keys`: organisation key by name of each hospital that takes part. `rate` in transactions a second, 0 = closed loop."""
+    def __init__(self, plan: Plan, genesis: Genesis, keys: dict[str, Identity], shape: Shape) -> None:
+        """`keys`: organisation identity by name of each hospital that takes part."""
         self._genesis = genesis
         self._network = genesis.domain()
         self._keys = keys
+        self._shape = shape
         self._names = list(keys)
         self._clients = {seat.name: NodeClient(seat.rpc_url) for seat in plan.seats if seat.name in keys}
-        self._in_flight = in_flight
-        self._seconds_per_batch = BATCH_TRANSACTIONS_MAX / rate if rate else 0.0
+        margin = BATCH_TRANSACTIONS_MAX * len(keys)  # groups are whole, and hospitals have the same number or one more
+        self._source = workload(shape.kind, self._network, keys, (shape.prepared + margin) * shape.operations)
+        self._ready: dict[str, deque[list[Transaction]]] = {name: deque() for name in self._names}
+        """Groups signed beforehand, by hospital."""
+        self._seconds_per_group = BATCH_TRANSACTIONS_MAX / shape.rate if shape.rate else 0.0
         self._next_due = 0.0
         self._height = 0
         self._is_stopping = False
         self.accepted: list[str] = []
         self.batches: list[tuple[float, float, int]] = []
-        """(moment it was due or handed in, moment its decision was known, transactions)."""
+        """(moment a group was due or handed in, moment its decision was known, transactions)."""
         self.refusals: Counter[str] = Counter()
         self._reported = 0
+
+    async def prepare(self) -> None:
+        """Put on the chain what the kind needs first, and sign what is to be signed beforehand. Raises InvariantBroken when that fails."""
+        await self._note_height()
+        for phase in self._source.phases():
+            tasks = joined(phase, PREPARING_OPERATIONS)
+            groups = [
+                (name, [self._signed([task])[0] for task in own[start : start + BATCH_TRANSACTIONS_MAX]])
+                for name in self._names
+                for own in ([task for task in tasks if task.hospital == name],)
+                for start in range(0, len(own), BATCH_TRANSACTIONS_MAX)
+            ]
+            room = asyncio.Semaphore(PREPARING_AT_ONCE)
+            await asyncio.gather(*(self._decide(group, name, room) for name, group in groups))
+        for number in range(self._shape.prepared // BATCH_TRANSACTIONS_MAX):
+            name = self._names[number % len(self._names)]
+            self._ready[name].append(self._group(name))
+
+    async def _decide(self, group: list[Transaction], home: str, room: asyncio.Semaphore) -> None:
+        """Hand in a group of what comes first until all of it is accepted, and wait for its decision."""
+        async with room:
+            left = group
+            for _ in range(100):
+                accepted, at = await self._submit(left, home)
+                left = [transaction for transaction in left if transaction.id.hex() not in accepted]
+                if not left:
+                    break
+            if left or not await self._wait(group[-1].id, at):
+                raise InvariantBroken(f"what the load needs on the chain first was not decided: {dict(self.refusals)}")
 
     async def run(self) -> None:
         """Work until `stop`, and let what is under way end."""
         self._next_due = time.monotonic()
         await self._note_height()
         height = asyncio.create_task(self._follow_height(), name="height")
-        await asyncio.gather(*(self._work(number) for number in range(self._in_flight)))
+        await asyncio.gather(*(self._work(number) for number in range(self._shape.in_flight)))
         height.cancel()
 
     def stop(self) -> None:
@@ -100,39 +160,72 @@ class Load:
         home = self._names[number % len(self._names)]
         while not self._is_stopping:
             due = time.monotonic()
-            if self._seconds_per_batch:
-                due, self._next_due = self._next_due, self._next_due + self._seconds_per_batch
+            if self._seconds_per_group:
+                due, self._next_due = self._next_due, self._next_due + self._seconds_per_group
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-            batch = [self._registration(home) for _ in range(BATCH_TRANSACTIONS_MAX)]
-            accepted, at = await self._submit(batch, home)
+            try:
+                group = self._ready[home].popleft() if self._ready[home] else self._group(home)
+            except Rejected:  # what was put on the chain for this kind is used up
+                return
+            accepted, at = await self._submit(group, home)
             if accepted and await self._wait(bytes.fromhex(accepted[-1]), at):
                 self.batches.append((due, time.monotonic(), len(accepted)))
 
-    def _registration(self, hospital: str) -> Transaction:
-        key = self._keys[hospital].signing
-        operation = register_patient(self._network, key.public, Identity.generate("patient", SUITE_X25519))
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        return build_transaction(
-            self._network, self._genesis.chain_id, key, [operation], valid_until=self._height + LIFE_BLOCKS, nonce=nonce
-        )
+    def _group(self, hospital: str) -> list[Transaction]:
+        """Return 64 signed transactions."""
+        shape, group = self._shape, list[Transaction]()
+        while len(group) < BATCH_TRANSACTIONS_MAX:
+            count = min(shape.batch, BATCH_TRANSACTIONS_MAX - len(group))
+            task = self._source.next(hospital, count * shape.operations)
+            parts = [task.operations[start : start + shape.operations] for start in range(0, len(task.operations), shape.operations)]
+            group += self._signed([Task(hospital, task.key, part) for part in parts])
+        return group
 
-    async def _submit(self, batch: Sequence[Transaction], home: str) -> tuple[list[str], str]:
-        """Hand a batch in, at its home or, when that does not take it, elsewhere; return the ids accepted and where."""
+    def _signed(self, tasks: Tasks) -> Sequence[Transaction]:
+        """Return the transactions of tasks of one key, under one signature."""
+        key, valid_until = tasks[0].key, self._height + LIFE_BLOCKS
+        bodies = [
+            build_body(
+                self._genesis.chain_id, key.public, task.operations, valid_until=valid_until, nonce=secrets.token_bytes(limits.NONCE_BYTES)
+            )
+            for task in tasks
+        ]
+        if len(bodies) > 1:
+            return Transaction.sign_batch(bodies, key, self._network)
+        return [Transaction.sign(body, key, self._network) for body in bodies]
+
+    async def _submit(self, group: Sequence[Transaction], home: str) -> tuple[list[str], str]:
+        """Hand a group in, call by call, each at its home or, when that does not take it, elsewhere; return ids accepted and where."""
+        accepted: list[str] = []
+        at = home
+        for start in range(0, len(group), self._shape.submit):
+            ids, at = await self._call(group[start : start + self._shape.submit], home)
+            accepted += ids
+        self.accepted += accepted
+        return accepted, at
+
+    async def _call(self, transactions: Sequence[Transaction], home: str) -> tuple[list[str], str]:
         for at in self._from(home):
             try:
                 async with asyncio.timeout(CALL_SECONDS):
-                    answer = await self._clients[at].call("tx.submit_batch", transactions=[transaction.raw for transaction in batch])
+                    rows = await self._hand_in(self._clients[at], transactions)
             except (MedchainError, TimeoutError) as error:  # down, or overloaded: nothing was promised
                 self.refusals[getattr(error, "code", "unavailable")] += 1
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            accepted = [row["id"] for row in answer["results"] if row["result"] == "accepted"]
-            self.refusals.update(row["code"] for row in answer["results"] if row["result"] == "refused")
-            self.accepted += accepted
+            accepted = [row["id"] for row in rows if row["result"] == "accepted"]
+            self.refusals.update(row["code"] for row in rows if row["result"] == "refused")
             if accepted:
                 return accepted, at
             await asyncio.sleep(PAUSE_SECONDS)
         return [], home
+
+    async def _hand_in(self, client: NodeClient, transactions: Sequence[Transaction]) -> list[dict[str, Any]]:
+        if self._shape.submit == 1:
+            return [await client.call("tx.submit", transaction=transactions[0].raw)]
+        answer = await client.call("tx.submit_batch", transactions=[transaction.raw for transaction in transactions])
+        rows: list[dict[str, Any]] = answer["results"]
+        return rows
 
     async def _wait(self, identity: bytes, at: str) -> bool:
         """Wait until a transaction is decided, at the hospital that accepted it or, when that is gone, at any; return whether it was."""
@@ -193,6 +286,7 @@ async def _obey(load: Load) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=2**20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await load.prepare()
     work = asyncio.create_task(load.run(), name="work")
     _say({"is_running": True})
     while order := (await reader.readline()).decode().split():
@@ -217,17 +311,21 @@ def _say(answer: dict[str, Any]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the load of a network until standard input ends; return the exit code."""
-    parser = argparse.ArgumentParser(prog="medchain.bench.load", description="Registers patients at all hospitals of a test network.")
+    parser = argparse.ArgumentParser(prog="medchain.bench.load", description="Hands in transactions at all hospitals of a test network.")
     parser.add_argument("--net", required=True, type=Path)
-    parser.add_argument("--in-flight", type=int, default=IN_FLIGHT_DEFAULT)
-    parser.add_argument("--rate", type=float, default=0.0)
+    usual = Shape()
+    parser.add_argument("--kind", choices=list(KINDS), default=usual.kind)
+    for name in ("operations", "batch", "submit", "prepared", "in_flight"):
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(usual, name))
+    parser.add_argument("--rate", type=float, default=usual.rate)
     parser.add_argument("--leave-out", default="")
     arguments = parser.parse_args(words)
     plan = load_plan(arguments.net.resolve())
     left_out = arguments.leave_out.split(",")
     secret = plan.passphrase_file.read_text(encoding="utf-8").strip()
     keys = {seat.name: load_identity(seat.home.organisation_key_file, secret) for seat in plan.seats if seat.name not in left_out}
-    load = Load(plan, load_genesis(plan.genesis_file), keys, in_flight=arguments.in_flight, rate=arguments.rate)
+    shape = Shape(**{field.name: getattr(arguments, field.name) for field in fields(Shape)})
+    load = Load(plan, load_genesis(plan.genesis_file), keys, shape)
     asyncio.run(_obey(load))
     return 0
 

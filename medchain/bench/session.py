@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from medchain.bench.load import Shape
 from medchain.bench.network import AGREE_SECONDS, Network
 from medchain.bench.watch import Watch
 from medchain.bench.worker import Checked, Worker
@@ -44,10 +45,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 class Session(AbstractContextManager["Session"]):
     """A running network under load. On leaving, everything is stopped."""
 
-    def __init__(self, folder: Path, hospitals: int, *, has_relays: bool, rate: float, left_out: Iterable[str] = ()) -> None:
-        """`rate` in transactions a second, 0 = as many as go; `left_out`: hospitals that the load does not use."""
+    def __init__(self, folder: Path, hospitals: int, *, has_relays: bool, shape: Shape, left_out: Iterable[str] = ()) -> None:
+        """`left_out`: hospitals that the load does not use."""
         self.network = Network(folder, hospitals, has_relays=has_relays)
-        self._rate = rate
+        self._shape = shape
         self._left_out = tuple(left_out)
         self._stack = ExitStack()
         self._worker: Worker | None = None
@@ -58,7 +59,7 @@ class Session(AbstractContextManager["Session"]):
             network = self._stack.enter_context(self.network)
             network.start()
             network.wait_ready()
-            self._worker = self._stack.enter_context(Worker(network, rate=self._rate, left_out=self._left_out))
+            self._worker = self._stack.enter_context(Worker(network, self._shape, left_out=self._left_out))
             self._watch = self._stack.enter_context(Watch(network, network.names[0]))
             self.watch.wait_height(WARM_HEIGHTS, AGREE_SECONDS)
         except BaseException:

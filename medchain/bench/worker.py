@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import medchain
-from medchain.bench.load import IN_FLIGHT_DEFAULT
+from medchain.bench.load import Shape
 from medchain.bench.network import Network
 from medchain.errors import InvariantBroken, Unavailable
 
@@ -52,12 +52,10 @@ class Checked:
 class Worker:
     """The load on a network. A context manager: it works from entering until `stop`."""
 
-    def __init__(
-        self, network: Network, *, in_flight: int = IN_FLIGHT_DEFAULT, rate: float = 0.0, left_out: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, network: Network, shape: Shape, *, left_out: Iterable[str] = ()) -> None:
         """`left_out`: hospitals that the load does not use, because they will lie or stand still."""
         self._command = [sys.executable, "-P", "-m", "medchain.bench.load", "--net", str(network.testnet.plan.folder)]
-        self._command += ["--in-flight", str(in_flight), "--rate", str(rate), "--leave-out", ",".join(left_out)]
+        self._command += [*shape.words(), "--leave-out", ",".join(left_out)]
         self._process: subprocess.Popen[bytes] | None = None
         self._heard = b""
         self.batches: list[Batch] = []
