@@ -38,7 +38,7 @@ INTERRUPTED: Final = 130
 TRACEBACK_VARIABLE: Final = "MEDCHAIN_TRACEBACK"
 """Set by developers to see where an unexpected error came from."""
 
-_BAD_INPUT: Final = frozenset({"cli", "config", "home", "keyfile", "passphrase", "testnet", "proof", "report", "demo", "input"})
+_BAD_INPUT: Final = frozenset({"cli", "bench", "config", "home", "keyfile", "passphrase", "testnet", "proof", "report", "demo", "input"})
 _LOCAL: Final = frozenset({"store", "blob", "vault", "wrap", "wraps", "process", "network", "node", "rpc", "port", "tls", "handshake"})
 """Subjects of refusal codes that are said on this machine; every other subject is a rule of the network."""
 
