@@ -234,15 +234,24 @@ def _start_with_clock(session: Session, name: str, offset_ms: int) -> None:
 
 def liar(bench: Bench, row: Row, *, kind: str) -> None:
     """Put a liar in one hospital's place; afterwards the honest node again, which finds its own lies in the others' memory."""
-    _replace_last(bench, row, lambda session, name: session.network.start([name], liar=kind), bench.size.liar_rounds)
+    size = bench.size
+    begin = partial(_start_liar, kind=kind)
+    _replace_last(bench, row, begin, rounds=size.liar_rounds, window_s=size.liar_window_s)
     _expect_ratio(row)
 
 
-def _replace_last(bench: Bench, row: Row, begin: Callable[[Session, str], None], rounds: int = SETTLE_ROUNDS) -> None:
-    """Measure with the last hospital started otherwise, then as before."""
+def _start_liar(session: Session, name: str, *, kind: str) -> None:
+    session.network.start([name], liar=kind)
+
+
+def _replace_last(
+    bench: Bench, row: Row, begin: Callable[[Session, str], None], *, rounds: int = SETTLE_ROUNDS, window_s: float = 0.0
+) -> None:
+    """Measure with the last hospital started otherwise, then as before; `window_s` 0 = the size's own."""
+    window_s = window_s or bench.size.window_s
     with bench.session(row, left_out=1) as session:
         network, name = session.network, session.network.names[-1]
-        row.healthy = session.rate_for(bench.size.window_s)
+        row.healthy = session.rate_for(window_s)
         network.stop([name])
         began = time.monotonic()
         begin(session, name)
@@ -250,7 +259,7 @@ def _replace_last(bench: Bench, row: Row, begin: Callable[[Session, str], None],
             raise Unavailable(f"hospital {name} does not answer within {END_SECONDS:.0f} s")
         row.next_block_ms.append(session.pause_since(began, _round(session)))
         _settle(session, rounds)
-        row.under = session.rate_for(bench.size.window_s)
+        row.under = session.rate_for(window_s)
         network.stop([name])
         network.set(name)
         moment = time.monotonic()

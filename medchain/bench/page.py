@@ -164,11 +164,13 @@ What must hold:
   the load in a process of its own, all on the cores above. A killed hospital gets SIGKILL, one that stands still SIGSTOP, lines are cut in
   TCP relays between the nodes, a full disk is the system's refusal to let a file grow, a liar is the simulator's, around the real engine.
 - **One transaction** registers a patient: two signatures that every node verifies. They are handed in 64 at a time.
-- **Ratio**: rate under the fault by the rate of the same network just before ({size.window_s:.0f} s each). Machines drift by 15 to 20 %:
-  the first row, which has no fault, says by how much here. Where processors are the limit, a dead hospital leaves its share of them to the
-  others, so a ratio above 100 % is no miracle. Under repeated blows it is the mean over all repetitions, starts of processes included.
-  Steady rates begin when every hospital's turn as primary has passed four times, under a liar {size.liar_rounds} times (or half a minute):
-  the rotation bars whoever wastes a turn, each time for twice as long; what it costs until then shows in the wait for a block.
+- **Ratio**: rate under the fault by the rate of the same network just before ({size.window_s:.0f} s each; for liars
+  {size.liar_window_s:.0f} s each, since a turn that one wastes costs a second or two and comes only every few hundred blocks). Machines
+  drift by 15 to 20 %: the first row, which has no fault, says by how much here. Where processors are the limit, a dead hospital leaves its
+  share of them to the others, so a ratio above 100 % is no miracle. Under repeated blows it is the mean over all repetitions, starts of
+  processes included. Steady rates begin when every hospital's turn as primary has passed four times, under a liar {size.liar_rounds} times
+  (or half a minute): the rotation bars whoever wastes a turn, each time for twice as long; what it costs until then shows in the wait for a
+  block.
 - **Longest wait for a block**: from each blow on, until every hospital has had its turn as primary once more (in the storm: until the next
   block), the longest time without a new block as one of the surviving hospitals shows it, to 10 ms: what a client would have waited at
   worst. p99 of fewer than a hundred samples is their greatest.

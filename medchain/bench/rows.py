@@ -26,10 +26,13 @@ class Size:
     partition_s: float
     liar_rounds: int
     """Turns of every primary before the steady rate under a liar: each turn it wastes bars it for twice as long as the one before."""
+    liar_window_s: float
+    """Of both rates of a liar: a turn that it wastes costs a second or two and comes after hundreds of blocks, so that a window which is
+    short against that shows none of them or one too many."""
 
 
-FULL: Final = Size(6.0, 50, 200, 5, 1, 10.0, 2, 30.0, 30)
-QUICK: Final = Size(3.0, 5, 15, 1, 1, 6.0, 1, 6.0, 8)
+FULL: Final = Size(6.0, 50, 200, 5, 1, 10.0, 2, 30.0, 30, 30.0)
+QUICK: Final = Size(3.0, 5, 15, 1, 1, 6.0, 1, 6.0, 8, 6.0)
 """Shows that everything works and roughly how well; its figures are not for the page."""
 
 

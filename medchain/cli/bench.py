@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "faults",
         help="throughput and times of recovery while hospitals die, lie, stand still or are cut off",
         description="Starts real networks on this machine, breaks them in every way the page medchain/bench/FAULTS.md lists, and measures. "
-        "Takes 20 to 25 minutes, four with --quick. Exit code 1 when something that must hold did not.",
+        "Takes 25 to 30 minutes, five with --quick. Exit code 1 when something that must hold did not.",
     )
     _add_measuring(faults, "fault")
     faults.add_argument("--page", metavar="FILE", help="write the page there, Markdown")

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--detach it stays in the foreground and stops everything at Ctrl-C.",
     )
     _add_home(up)
-    up.add_argument("--hospitals", type=int, metavar="N", help="how many hospitals a new network has, 4 to 10 (default 4)")
+    up.add_argument("--hospitals", type=int, metavar="N", help="how many hospitals a new network has, 4 to 16 (default 4)")
     up.add_argument("--base-port", type=int, metavar="PORT", help="clients at PORT.., peers at PORT+100.. (default 7100; 0 = any free)")
     up.add_argument("--parameter", action="append", default=[], metavar="NAME=NUMBER", help="an on-chain parameter of a new network")
     up.add_argument("--detach", action="store_true", help="leave the network running and return")

@@ -11,10 +11,9 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
-from aiohttp import web
 
 from medchain.errors import Malformed
 from medchain.network.framing import Assembler
@@ -24,7 +23,28 @@ from medchain.network.standing import TokenBucket
 from medchain.telemetry import Counters, log_event
 from medchain.wire.peer import PeerMessage, decode_message
 
-Socket = aiohttp.ClientWebSocketResponse | web.WebSocketResponse
+
+class Socket(Protocol):
+    """What a connection needs of a WebSocket: aiohttp's of either side, or a drill's around one."""
+
+    async def receive(self) -> aiohttp.WSMessage:
+        """Return the next frame, or what ended the connection."""
+        ...
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a frame, waiting while the line takes none. Raises OSError, RuntimeError or aiohttp.ClientError when it is gone."""
+        ...
+
+    async def pong(self, message: bytes = b"") -> None:
+        """Send a pong; raises like `send_bytes`."""
+        ...
+
+    async def close(self, *, code: int) -> bool:
+        """Say goodbye and close."""
+        ...
+
+
+Line = Callable[[Socket], Socket]
 Tap = Callable[[str, bytes, bytes], None]
 """Called with the direction (`in` or `out`), the peer's consensus key and a frame as it is before TLS."""
 

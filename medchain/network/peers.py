@@ -25,7 +25,7 @@ from medchain.chain.genesis import Genesis, Hospital
 from medchain.crypto.signing import SigningKey
 from medchain.engine.ready import Envelope, Event, PeerConnected, PeerDisconnected, Received
 from medchain.errors import Malformed, Rejected, Unavailable
-from medchain.network.connection import Connection, Hooks, Socket, Tap
+from medchain.network.connection import Connection, Hooks, Line, Socket, Tap
 from medchain.network.dialling import PeerClient
 from medchain.network.greeting import Greeter, Greeting
 from medchain.network.limits import SOCKET_FRAME_BYTES_MAX, NetworkLimits
@@ -99,6 +99,7 @@ class PeerNetwork:
         height: Callable[[], int],
         routes: Sequence[web.RouteDef] = (),
         tap: Tap | None = None,
+        line: Line | None = None,
         limits: NetworkLimits = DEFAULT_LIMITS,
         endpoints: Mapping[bytes, Sequence[str]] | None = None,
         counters: Counters | None = None,
@@ -109,6 +110,7 @@ class PeerNetwork:
         """`deliver` takes each event at once (the node's inbox); `height` is the decided height for handshakes.
 
         `routes` are served to hospitals beside the WebSocket, with request["peer"] = consensus key. `tap` sees every frame before TLS.
+        `line` is for drills only: it puts something of its own around each WebSocket, above TLS, to hold frames back.
         `endpoints` overrides where to dial a hospital (by consensus key). `room` waits while the inbox is full: readers then stop reading.
         `failed` is told when the network met a bug of our own; without it the loop's exception handler is. Raises
         Rejected(network.not-a-member).
@@ -127,6 +129,7 @@ class PeerNetwork:
         self._height = height
         self._routes = tuple(routes)
         self._tap = tap
+        self._line = line
         self._limits = limits
         self._endpoints: Mapping[bytes, Sequence[str]] = {} if endpoints is None else endpoints
         self.counters = Counters() if counters is None else counters
@@ -348,6 +351,8 @@ class PeerNetwork:
     async def _serve(self, ws: Socket, transport: asyncio.BaseTransport | None, key: bytes, *, is_dialler: bool) -> str:
         """Do the handshake and serve the connection until it ends; return why, as a stable word."""
         peer = self._peers[key]
+        if self._line is not None:
+            ws = self._line(ws)
         is_dialled_by_smaller = is_dialler == (self._own < key)
         greeting = await self._greet(ws, transport, peer, is_dialler=is_dialler, is_dialled_by_smaller=is_dialled_by_smaller)
         if isinstance(greeting, str):

@@ -22,6 +22,7 @@ from medchain.engine.engine import Engine
 from medchain.engine.ready import BlockDecided, Event, Received
 from medchain.engine.verification import Verifier
 from medchain.errors import InvariantBroken, MedchainError, Rejected, Unavailable
+from medchain.network.connection import Line
 from medchain.network.peers import PeerNetwork
 from medchain.node import home as homes
 from medchain.node.clock import Clock, ClockWatch
@@ -54,11 +55,21 @@ class Node:
     """A node in the folder `home`. `start` and `stop` once each, or `run_until_stopped`."""
 
     def __init__(
-        self, home: NodeHome, passphrase: Callable[[], str], *, may_be_empty: bool = False, disguise: Disguise | None = None
+        self,
+        home: NodeHome,
+        passphrase: Callable[[], str],
+        *,
+        may_be_empty: bool = False,
+        disguise: Disguise | None = None,
+        line: Line | None = None,
     ) -> None:
-        """`passphrase` is asked for after the store is locked; `may_be_empty`: see home.open_home. `disguise` is for drills only."""
+        """`passphrase` is asked for after the store is locked; `may_be_empty`: see home.open_home.
+
+        `disguise` and `line` (see PeerNetwork) are for drills only.
+        """
         self._home = home
         self._disguise = disguise
+        self._line = line
         self._passphrase = passphrase
         self._may_be_empty = may_be_empty
         self._stack = AsyncExitStack()
@@ -270,6 +281,7 @@ class Node:
             height=lambda: self.height,
             routes=custodian.peer_routes(),
             tap=None if recorder is None else recorder.peer_frame,
+            line=self._line,
             counters=PROCESS_COUNTERS,
             room=lambda: _made(self._runtime).room(),
             endpoints=_dialled_at(opened),

@@ -28,7 +28,7 @@ from medchain.testnet import plan as plans
 from medchain.testnet.plan import HOST, Plan, Seat
 
 READY_SECONDS: Final = 60.0
-"""A loaded machine with ten hospitals takes some ten seconds."""
+"""A loaded machine with sixteen hospitals takes some twenty seconds."""
 STOP_SECONDS: Final = 10.0
 """Given to a node that was asked to stop; then it is killed."""
 POLL_SECONDS: Final = 0.02

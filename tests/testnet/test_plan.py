@@ -57,7 +57,7 @@ def test_passphrase_and_officers_keys_are_private_and_outside_the_hospitals(netw
     assert not list(plan.folder.glob("?/*officer*"))
 
 
-@pytest.mark.parametrize("count", [-1, 0, 3, 11])
+@pytest.mark.parametrize("count", [-1, 0, 3, 17])
 def test_network_has_four_to_ten_hospitals(tmp_path, count):
     refused("testnet.hospitals", tmp_path, count, 0)
 
