@@ -7,6 +7,9 @@ from typing import Final
 
 DIGITS: Final = 3
 """Machines drift by 15 to 20 %: further digits would only look exact."""
+LEAST: Final = 1e-6
+MOST: Final = 1e15
+"""Outside of these a number is written with its power of ten."""
 
 
 def number(value: float) -> str:
@@ -15,9 +18,16 @@ def number(value: float) -> str:
         return "–"
     if value == 0:
         return "0"
+    if not LEAST <= abs(value) < MOST:
+        return f"{value:.2e}"
     places = DIGITS - 1 - math.floor(math.log10(abs(value)))
     text = f"{round(value, places):,.{max(0, places)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def plain(text: str) -> str:
+    """Return a text out of a file as it can be shown: signs that no page, plot or terminal may hold become spaces."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def quantity(value: float, unit: str) -> str:

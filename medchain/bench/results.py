@@ -97,7 +97,7 @@ class Curve:
     title: str
     x_label: str
     measure: str
-    """Name of the measure that is drawn, one line for each series of cases."""
+    """Name of the measure that is drawn, one line for each value of the cases' setting `series`."""
     explanation: str
     """Two sentences: what it shows and why it is so."""
     is_log_x: bool = False

@@ -79,6 +79,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="the same for rates and times, which drift with the machine (default 20)",
     )
+    report = verbs.add_parser(
+        "report",
+        help="results as one page to read, HTML with plots: targets, curves, where processor time goes, every case",
+        description="Writes one HTML file that needs nothing else, from one or several results. Plots need matplotlib: "
+        "`scripts/bench report` installs it, or `pip install 'medchain[bench]'`.",
+    )
+    report.add_argument("results", nargs="+", metavar="FILE", help="a result, a file that --out wrote")
+    report.add_argument("--out", default="report.html", metavar="FILE", help="the page (default: report.html here)")
 
 
 def _add_measuring(parser: argparse.ArgumentParser, noun: str) -> None:
@@ -98,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _faults(arguments)
         case "compare":
             return _compare(arguments)
+        case "report":
+            return _report(arguments)
         case _:
             return run_suite(suite_of(arguments.verb), arguments)
 
@@ -219,7 +229,7 @@ def _save(result: Result, out: Path) -> None:
     os.replace(beside, out)
 
 
-# ---- compare -------------------------------------------------------------------------------------------------------------------
+# ---- compare, report -----------------------------------------------------------------------------------------------------------
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -232,6 +242,19 @@ def _compare(arguments: argparse.Namespace) -> int:
     comparison = compare(_load(arguments.before), _load(arguments.after), margins)
     output.answer(arguments, comparison.to_value(), comparison.lines())
     return output.DENIED if comparison.is_worse else output.DONE
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from medchain.bench.report import page
+
+    if len(arguments.results) > RESULTS_MAX:
+        raise Rejected("cli.bench-range", f"One page takes at most {RESULTS_MAX} results, not {len(arguments.results)}.")
+    out = _writable(arguments.out)
+    results = [_load(name) for name in arguments.results]
+    out.write_text(page(results), encoding="utf-8")
+    value = {"page": out, "results": len(results), "cases": sum(len(result.cases) for result in results)}
+    output.answer(arguments, value, f"The page is in {out}.")
+    return output.DONE
 
 
 # ---- what several verbs need ---------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ _LOCAL: Final = frozenset({"store", "blob", "vault", "wrap", "wraps", "process",
 """Subjects of refusal codes that are said on this machine; every other subject is a rule of the network."""
 
 _OF_CODE: Final[dict[str, int]] = {
+    "bench.no-plots": LOCAL_FAULT,
     "client.other-network": WRONG_USE,
     "client.unreadable-file": WRONG_USE,
     "client.not-fhir": WRONG_USE,
@@ -53,7 +54,7 @@ _OF_CODE: Final[dict[str, int]] = {
     "client.not-a-node": NOT_REACHABLE,
     "client.false-answer": LOCAL_FAULT,
 }
-"""Codes of the SDK, which speaks of both."""
+"""Codes of the SDK, which speaks of both, and what is missing on this machine."""
 
 
 def exit_code_of(error: BaseException) -> int:

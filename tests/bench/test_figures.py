@@ -11,7 +11,17 @@ from medchain.bench import figures
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1_234_567, "1,230,000"), (5_000, "5,000"), (999.6, "1,000"), (12.345, "12.3"), (0.001234, "0.00123"), (-3.14159, "-3.14"), (0, "0")],
+    [
+        (1_234_567, "1,230,000"),
+        (5_000, "5,000"),
+        (999.6, "1,000"),
+        (12.345, "12.3"),
+        (0.001234, "0.00123"),
+        (-3.14159, "-3.14"),
+        (0, "0"),
+        (2.5e-7, "2.50e-07"),
+        (-1e300, "-1.00e+300"),
+    ],
 )
 def test_number_has_three_digits_that_count(value, text):
     assert figures.number(value) == text
@@ -37,3 +47,7 @@ def test_change_is_told_in_percent_and_beyond_doubling_as_a_factor(factor, text)
 
 def test_share_is_told_in_percent():
     assert (figures.share(0.754), figures.share(0.0123)) == ("75 %", "1.2 %")
+
+
+def test_text_out_of_a_file_loses_what_cannot_be_shown():
+    assert figures.plain("a\x1b[2Jb\n\udce4\u202ec äµ–") == "a [2Jb   c äµ–"

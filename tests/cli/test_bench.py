@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import pytest
 
@@ -196,3 +197,27 @@ def test_what_cannot_be_compared_is_refused_with_the_files_name(tmp_path, capsys
         assert error["code"] == code
         if code in ("malformed", "cli.bench-file"):
             assert str(tmp_path) in error["message"]
+
+
+# ---- report ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_report_without_the_package_that_draws_is_refused_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    words = ["bench", "report", saved(tmp_path, "result"), "--out", str(tmp_path / "page.html"), "--json"]
+    assert main.main(words) == output.LOCAL_FAULT
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "bench.no-plots"
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["absent"], "cli.bench-file"),
+        (["absent", "--out", "no/such/folder/page.html"], "cli.bench-file"),
+        (["absent"] * 21, "cli.bench-range"),
+    ],
+)
+def test_what_no_page_can_be_made_of_is_refused(capsys, words, code):
+    assert main.main(["bench", "report", *words, "--json"]) == output.WRONG_USE
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == code

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from pathlib import PurePath
+from pathlib import Path, PurePath
+
+import pytest
 
 LINES_MAX = 600
 DRAWERS = {"util", "utils", "common", "helper", "helpers", "manager", "managers", "base", "misc", "shared", "tools", "stuff"}
@@ -68,13 +70,26 @@ def test_version_is_the_same_everywhere(repository):
     assert written[1] == settings["project"]["version"]
 
 
-def test_requirements_pin_every_package_by_hash(repository):
-    text = (repository / "requirements.txt").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    assert lines
+@pytest.mark.parametrize(("file", "extra"), [("requirements.txt", "dev"), ("scripts/bench-requirements.txt", "bench")])
+def test_requirements_pin_every_package_by_hash(repository, file, extra):
+    pinned = pins(repository / file)
+    assert pinned
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = project["optional-dependencies"][extra] + (project["dependencies"] if extra == "dev" else [])
+    for requirement in wanted:
+        assert re.split(r"[<>=!~ ]", requirement)[0] in pinned
+
+
+def test_package_that_two_files_pin_has_one_version(repository):
+    everything, plots = pins(repository / "requirements.txt"), pins(repository / "scripts" / "bench-requirements.txt")
+    assert {name: plots[name] for name in plots if name in everything} == {name: everything[name] for name in everything if name in plots}
+
+
+def pins(file: Path) -> dict[str, str]:
+    """Package → version; each line must carry a hash, and none may say where packages come from."""
+    lines = [
+        line for line in file.read_text(encoding="utf-8").replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")
+    ]
     for line in lines:
         assert re.match(r"[a-z0-9-]+==\S+ +--hash=sha256:[0-9a-f]{64}", line), line
-    pinned = {line.split("==")[0] for line in lines}
-    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-        assert re.split(r"[<>=!~ ]", requirement)[0] in pinned
+    return dict(line.split()[0].split("==") for line in lines)
