@@ -133,7 +133,7 @@ class Result:
                 cases=tuple(_read_case(case) for case in value["cases"]),
                 curves=tuple(Curve(**curve) for curve in value["curves"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Malformed(f"the file is no result of medchain bench ({type(error).__name__}: {error})") from None
         names = [case.name for case in found.cases]
         if len(set(names)) != len(names):

@@ -53,6 +53,7 @@ def test_a_target_is_met_from_the_side_that_is_better() -> None:
     lambda value: value["cases"][0]["measures"].pop("rate"),
     lambda value: value["cases"][1].update(name="base"),
     lambda value: value.update(cases=7),
+    lambda value: value["cases"][0].update(x=10**400),
 ])  # fmt: skip
 def test_what_is_no_result_is_refused(spoil, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     value = json.loads(json.dumps(_result().to_value()))

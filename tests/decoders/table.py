@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from medchain import codec
+from medchain.bench.facts import Facts
+from medchain.bench.results import HIGHER, LOWER, MICRO, Case, Curve, Measure, Result
+from medchain.bench.results import Target as BenchTarget
 from medchain.chain.block import Block, Header, LastCommit, Proposal
 from medchain.chain.certificate import Certificate
 from medchain.chain.evidence import Contradiction
@@ -126,6 +129,7 @@ def table(folder: Path) -> dict[str, Decoder]:
             wire_decoders(real),
             boundary_decoders(),
             simulator_decoders(),
+            benchmark_decoders(folder),
             file_decoders(folder, real),
         )
         for name, decoder in part.items()
@@ -403,6 +407,19 @@ def simulator_decoders() -> dict[str, Decoder]:
         "sim.plantext:decode_plan": Decoder(
             plans, lambda data: decode_plan(data.decode("utf-8", "replace")), lambda plan: encode_plan(plan).encode(), is_canonical=False
         )
+    }
+
+
+def benchmark_decoders(folder: Path) -> dict[str, Decoder]:
+    """Files of results: they travel from the machine that measured to whoever compares."""
+    facts = Facts("0.1.0", "0123abc", "2026-01-01 00:00 UTC", "one", 2, 0.5, "3.12.1", "Linux 6")
+    measures = {"rate": Measure("1/s", HIGHER, (90.0, 110.0)), "latency_p50": Measure("ms", LOWER, (1.5,))}
+    case = Case("one", "One", measures, {"nodes": 4, "shape": "a"}, (BenchTarget("rate", 100, 200.0),), "growth", 4.0)
+    curve = Curve("growth", "Growth", "nodes", "rate", "It grows. It has to.", is_log_x=True)
+    found = json.dumps(Result(MICRO, facts, (case,), (curve,)).to_value()).encode()
+    return {
+        "bench.results:Result.from_value": Decoder((found,), lambda data: Result.from_value(from_json(data))),
+        "bench.results:Result.load": of_file(folder / "result.json", found, Result.load),
     }
 
 
