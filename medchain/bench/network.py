@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from medchain.bench.relay import Relays
+from medchain.bench.vaults import fill_vaults
 from medchain.errors import Rejected, Unavailable
 from medchain.node.home import load_genesis
 from medchain.testnet import plan as plans
@@ -84,6 +85,7 @@ class Network(AbstractContextManager["Network"]):
         if self._has_relays:
             seats = self.testnet.plan.seats
             self._relays = self._stack.enter_context(Relays({seat.name: (HOST, seat.peer_port) for seat in seats}))
+        fill_vaults(seat.home.vault_folder for seat in self.testnet.plan.seats)
         genesis = load_genesis(self.testnet.plan.genesis_file)
         self._name_of = {hospital.consensus_key.hex(): hospital.name for hospital in genesis.hospitals}
         for name in self.names:

@@ -7,6 +7,7 @@ stands in. Knows rooms and files by name, and no node.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -62,6 +63,9 @@ class Sampler:
     def __init__(self) -> None:
         self._used: dict[int, float] = {}
         self._main = threading.get_ident()
+        self._collecting_since = 0.0
+        self.collections = [0.0, 0.0, 0.0]
+        """Processor seconds of the garbage collector, by generation; they count for who happened to be interrupted, too."""
         self._name_of: dict[CodeType, str] = {}
         self.parts: defaultdict[str, float] = defaultdict(float)
         """Part → processor seconds."""
@@ -70,8 +74,15 @@ class Sampler:
         self.whole: defaultdict[str, float] = defaultdict(float)
         """Function of the package → processor seconds in it and in everything it called."""
 
+    def _note_collection(self, phase: str, info: Mapping[str, int]) -> None:
+        if phase == "start":
+            self._collecting_since = time.thread_time()
+        else:
+            self.collections[info["generation"]] += time.thread_time() - self._collecting_since
+
     def start(self) -> None:
         """Begin."""
+        gc.callbacks.append(self._note_collection)
         signal.signal(signal.SIGPROF, self._sample)
         signal.siginterrupt(signal.SIGPROF, False)
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_SECONDS, INTERVAL_SECONDS)
@@ -79,7 +90,7 @@ class Sampler:
     def write(self, file: Path) -> None:
         """Write what was seen so far, JSON, whole or not at all."""
         own, whole = (_greatest(places) for places in (self.own, self.whole))
-        value = {"parts": {part: self.parts[part] for part in PARTS}, "own": own, "whole": whole}
+        value = {"parts": {part: self.parts[part] for part in PARTS}, "own": own, "whole": whole, "collections": self.collections}
         beside = file.with_suffix(".new")
         beside.write_text(json.dumps(value), encoding="utf-8")
         beside.replace(file)

@@ -15,7 +15,8 @@ from typing import Final
 from medchain.actions.access import request_access
 from medchain.actions.consents import grant_to_hospital
 from medchain.actions.people import credential_clinician, register_patient
-from medchain.actions.records import confirm_custody, open_interim_epoch, register_record
+from medchain.actions.records import confirm_custody, open_interim_epoch, register_record, size_class_of
+from medchain.bench.vaults import shared_record
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import Operation
 from medchain.crypto.keyfile import Identity
@@ -99,6 +100,8 @@ class _WithPatients(Patients):
         super().__init__(network, hospitals, operations)
         self._patients: dict[str, list[Identity]] = {}
         self._turns: dict[str, Iterator[Identity]] = {}
+        self._sealed, _ = shared_record()
+        self._size_class = size_class_of(self._sealed.plaintext_bytes)
 
     def _patients_each(self) -> int:
         return PATIENTS_EACH
@@ -121,7 +124,8 @@ class _WithPatients(Patients):
     def _record(self, hospital: str) -> tuple[bytes, Operation]:
         """Return a fresh record of the next patient in turn: its id and its registration."""
         record, pseudonym = secrets.token_bytes(32), pseudonym_of(next(self._turns[hospital]).signing.public)
-        content = Content(14, secrets.token_bytes(32), 1, 1, self._public(hospital), 202_601, (), secrets.token_bytes(32))
+        root, segments = self._sealed.root, self._sealed.segment_count
+        content = Content(self._size_class, root, segments, 1, self._public(hospital), 202_601, (), secrets.token_bytes(32))
         return record, register_record(record, pseudonym, CATEGORY, "Bundle", content)
 
 
