@@ -37,22 +37,12 @@ def sorted_tokens(tokens: Sequence[bytes]) -> tuple[bytes, ...]:
 
 def register_record(record: bytes, pseudonym: bytes, category: str, kind: str, content: Content) -> Operation:
     """Return the operation that registers version 1 of a record. Sender: the custodian. Raises Malformed."""
-    return operation_of(
-        Register(
-            record, pseudonym, category, kind, content.size_class, content.root, content.segments, content.epoch, content.author,
-            content.date, content.tokens, content.wrap_digest,
-        )
-    )  # fmt: skip
+    return operation_of(Register(record, pseudonym, category, kind, content))
 
 
 def amend_record(record: bytes, version: int, content: Content) -> Operation:
     """Return the operation that adds `version`, the newest plus one, to a record. Sender: the custodian. Raises Malformed."""
-    return operation_of(
-        Amend(
-            record, version, content.size_class, content.root, content.segments, content.epoch, content.author, content.date,
-            content.tokens, content.wrap_digest,
-        )
-    )  # fmt: skip
+    return operation_of(Amend(record, version, content))
 
 
 def confirm_custody(record: bytes, version: int) -> Operation:

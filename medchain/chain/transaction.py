@@ -9,7 +9,7 @@ Knows nothing about what operations mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -114,13 +114,17 @@ class Transaction:
     """Tagged digest of the body bytes."""
     authentication_digest: bytes
     """Tagged digest of the encoded authentication."""
+    entry: tuple[bytes, bytes]
+    """What proposals list: (id, authentication digest)."""
     batch_root: bytes | None = None
     """What is signed in the id's place: the root over a batch of ids that this one is under."""
+    work: Any = field(default=None, init=False, repr=False, compare=False)
+    """What the rule book read out of the operations when it first looked (ledger/kinds.py): they are looked at three times. No part of what
+    a transaction is; only `keep_work` writes it."""
 
-    @property
-    def entry(self) -> tuple[bytes, bytes]:
-        """What proposals list: (id, authentication digest)."""
-        return (self.id, self.authentication_digest)
+    def keep_work(self, work: Any) -> None:
+        """Remember what the operations were read as; the same operations are always read alike."""
+        object.__setattr__(self, "work", work)
 
     @classmethod
     def decode(cls, raw: bytes) -> Transaction:
@@ -179,13 +183,16 @@ class Transaction:
     def _assemble(
         cls, raw: bytes, body_bytes: bytes, body: TransactionBody, authentication: list[Any], batch_root: bytes | None
     ) -> Transaction:
+        identity = transaction_id(body_bytes)
+        authentication_digest = tagged_digest("medchain/authentication", codec.encode(authentication))
         return cls(
             raw=raw,
             body_bytes=body_bytes,
             body=body,
             signature=authentication[1],
-            id=transaction_id(body_bytes),
-            authentication_digest=tagged_digest("medchain/authentication", codec.encode(authentication)),
+            id=identity,
+            authentication_digest=authentication_digest,
+            entry=(identity, authentication_digest),
             batch_root=batch_root,
         )
 

@@ -7,13 +7,13 @@ module executes nothing and judges no block: what it is handed is certified and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from medchain.chain.block import ZERO_DIGEST, Block, Header, LastCommit, evidence_digest
 from medchain.chain.certificate import Certificate
 from medchain.chain.genesis import Genesis
 from medchain.chain.limits import PROTOCOL_VERSION
-from medchain.chain.receipt import Receipt, encode_receipts, receipts_root
+from medchain.chain.receipt import Receipt, decode_receipts, encode_receipts, receipts_root
 from medchain.chain.transaction import transactions_root
 from medchain.chain.validators import ValidatorSet
 from medchain.errors import InvariantBroken, Malformed, Rejected, Unavailable
@@ -32,6 +32,8 @@ REFUSALS: Final[dict[str, str]] = {
     "store.other-network": "The store belongs to another network than the genesis document.",
     "store.version": "The store was written by another version of the program.",
 }
+
+Kept = TypeVar("Kept")
 
 STORE_VERSION: Final = 1
 """Counts changes of the layout; a store of another number is not opened."""
@@ -68,7 +70,8 @@ class DecidedChain:
     """The chain up to the decided head."""
 
     __slots__ = (
-        "_recent", "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network",
+        "_recent", "_recent_receipts",
+        "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network",
         "parameters", "rotation", "state", "tree", "validators",
     )  # fmt: skip
 
@@ -76,6 +79,7 @@ class DecidedChain:
         """Load the chain from a founded store. Raises Rejected (`store.*`) when it is damaged or another network's."""
         self._staged = staged
         self._recent: dict[int, Block] = {}
+        self._recent_receipts: dict[int, tuple[Receipt, ...]] = {}
         self.genesis = genesis
         self.network = genesis.domain()
         self.archive = BlockArchive(staged)
@@ -166,13 +170,19 @@ class DecidedChain:
             if stored is None:
                 return None
             block = Block.decode(stored)
-        self._remember(block)
+        _keep(self._recent, height, block)
         return block
 
-    def _remember(self, block: Block) -> None:
-        self._recent[block.header.height] = block
-        if len(self._recent) > RECENT_BLOCKS_MAX:
-            del self._recent[next(iter(self._recent))]
+    def receipts_of(self, height: int) -> tuple[Receipt, ...] | None:
+        """Return the receipts of a decided block, None when they are not kept here; like `block_of` not read again each time."""
+        receipts = self._recent_receipts.pop(height, None)
+        if receipts is None:
+            stored = self.archive.receipts(height)
+            if stored is None:
+                return None
+            receipts = decode_receipts(stored)
+        _keep(self._recent_receipts, height, receipts)
+        return receipts
 
     def certificate_of(self, height: int) -> Certificate | None:
         """Return the certificate of a decided block; block 0 has none."""
@@ -192,6 +202,7 @@ class DecidedChain:
             self._staged, self.archive, executed.block, executed.digest, executed.block_bytes, certificate.encode(), applied.receipts
         )
         self._staged.stage((layout.state_key(key), value) for key, value in applied.changes.items())
+        self.state.adopt(applied.changes)
         self._staged.stage(history_append_ops(self.history, executed.digest))
         self.tree.adopt(executed.update)
         self._forget_hard_state(header.height)
@@ -202,12 +213,20 @@ class DecidedChain:
         self.parameters = parameters_of(self.state)
         self.rotation = rotation_of(self.state, header.height + 1)
         self.header, self.digest, self.certificate = header, executed.digest, certificate
-        self._remember(executed.block)
+        _keep(self._recent, header.height, executed.block)
+        _keep(self._recent_receipts, header.height, applied.receipts)
 
     def _forget_hard_state(self, height: int) -> None:
         start, stop = layout.hard_state_range(0, height)
         for key, _ in self._staged.iterate(start, stop):
             self._staged.delete(key)
+
+
+def _keep(recent: dict[int, Kept], height: int, kept: Kept) -> None:
+    """Remember the newest, and forget the one that nobody asked for the longest."""
+    recent[height] = kept
+    if len(recent) > RECENT_BLOCKS_MAX:
+        del recent[next(iter(recent))]
 
 
 def founding_batch(genesis: Genesis) -> WriteBatch:

@@ -111,7 +111,7 @@ class Engine:
         self._gossip = Gossip(self._pool, self._turn)
         self._sync = Sync(chain, self._turn)
         self._allowance = Allowance(self._turn)
-        executor = Executor(chain, verifier)
+        executor = Executor(chain, verifier, self._pool.holds)
         self._evidence = EvidencePool(chain, self._staged, self._turn, verifier, self._own)
         self._agreement = Agreement(
             chain, self._staged, self._turn, verifier, executor, self._pool, self._evidence, self._gossip, self._sync, consensus_key,

@@ -169,6 +169,11 @@ class Mempool:
         """Return the entry with this id."""
         return self._entries.get(transaction_id)
 
+    def holds(self, transaction: Transaction) -> bool:
+        """Answer whether this very transaction, authentication included, is an entry."""
+        held = self._entries.get(transaction.id)
+        return held is not None and held.transaction.authentication_digest == transaction.authentication_digest
+
     def find(self, entry: tuple[bytes, bytes]) -> Transaction | None:
         """Return the transaction with exactly this (id, authentication digest)."""
         held = self._entries.get(entry[0])

@@ -14,7 +14,7 @@ from medchain import __version__
 from medchain.chain.block import Header
 from medchain.chain.certificate import Certificate
 from medchain.chain.limits import PROTOCOL_VERSION
-from medchain.chain.receipt import RECEIPTS_TAG, Receipt, decode_receipts
+from medchain.chain.receipt import RECEIPTS_TAG, Receipt
 from medchain.chain.transaction import TRANSACTIONS_TAG
 from medchain.crypto.merkle import MerkleTree
 from medchain.engine import rulebook
@@ -174,10 +174,10 @@ def _certificate(reading: Reading, height: int) -> Certificate:
 
 
 def _receipts(reading: Reading, height: int) -> tuple[Receipt, ...]:
-    stored = reading.chain.archive.receipts(height)
-    if stored is None:
+    receipts = reading.chain.receipts_of(height)
+    if receipts is None:
         raise _unknown_height()
-    return decode_receipts(stored)
+    return receipts
 
 
 def _unknown_height() -> Rejected:

@@ -106,9 +106,10 @@ def _apply_transaction(state: Overlay, context: BlockContext, transaction: Trans
     mark = state.mark()
     execution = Execution(context, state, transaction.body.sender, transaction.id)
     try:
+        known = transaction.work
         for index, operation in enumerate(transaction.body.operations):
             execution.operation_index = index
-            handler = read_operation(operation)
+            handler = read_operation(operation) if known is None else known.handlers[index]
             handler.check(execution)
             handler.apply(execution)
     except Rejected as refusal:

@@ -5,6 +5,7 @@ Knows the form of operations; what they do is in the subjects' files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from medchain.chain.transaction import Operation, Transaction
@@ -49,19 +50,38 @@ def read_operation(operation: Operation) -> Handler:
         raise Rejected("operation.malformed", f"the payload of {kind.KIND} is not well-formed: {error.message}") from None
 
 
-def check_form(transaction: Transaction) -> None:
-    """Raise Rejected unless every operation is of a known kind and well-formed; needs no state, so admission does it first."""
-    for operation in transaction.body.operations:
-        read_operation(operation)
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A well-formed transaction's operations, read."""
+
+    handlers: tuple[Handler, ...]
+    weight: int
+    lane: int
+
+
+def check_form(transaction: Transaction) -> Work:
+    """Return the operations, read once. Raises Rejected unless every one is of a known kind and well-formed; needs no state."""
+    work: Work | None = transaction.work
+    if work is None:
+        handlers = tuple(map(read_operation, transaction.body.operations))
+        work = Work(handlers, weight_of(transaction), lane_of(transaction))
+        transaction.keep_work(work)
+    return work
 
 
 def weight_of(transaction: Transaction) -> int:
     """Return the work of executing a transaction, in units of the parameter `block_weight_max`. Unknown kinds cost nothing more."""
+    work: Work | None = transaction.work
+    if work is not None:
+        return work.weight
     known = (KINDS.get(operation.kind) for operation in transaction.body.operations)
     return TRANSACTION_WEIGHT + sum(kind.WEIGHT for kind in known if kind is not None)
 
 
 def lane_of(transaction: Transaction) -> int:
     """Return URGENT_LANE if every operation is urgent, else ORDINARY_LANE: one revocation does not pull bulk work ahead."""
+    work: Work | None = transaction.work
+    if work is not None:
+        return work.lane
     kinds = [KINDS.get(operation.kind) for operation in transaction.body.operations]
     return URGENT_LANE if all(kind is not None and kind.LANE == URGENT_LANE for kind in kinds) else ORDINARY_LANE

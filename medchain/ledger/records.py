@@ -100,6 +100,12 @@ class Content:
     tokens: tuple[bytes, ...]
     wrap_digest: bytes
 
+    def to_values(self) -> list[Any]:
+        """Return the eight values in the order of the payload."""
+        return [
+            self.size_class, self.root, self.segments, self.epoch, self.author, self.date, list(self.tokens), self.wrap_digest,
+        ]  # fmt: skip
+
     @classmethod
     def from_values(cls, values: list[Any]) -> Content:
         """Read the eight values. Raises Malformed."""
@@ -136,9 +142,10 @@ def _as_tokens(value: Any) -> tuple[bytes, ...]:
     return tokens
 
 
-def _check_content(execution: Execution, pseudonym: bytes, category: str, epoch: int, author: bytes) -> None:
+def _check_content(execution: Execution, pseudonym: bytes, category: str, content: Content) -> None:
     """Raise Rejected unless the epoch may seal now and the author belongs to the custodian, who is the sender."""
-    check_epoch(execution.state, pseudonym, category, epoch)
+    check_epoch(execution.state, pseudonym, category, content.epoch)
+    author = content.author
     if author == execution.sender:
         return
     clinician = clinician_of(execution.state, author)
@@ -191,24 +198,19 @@ class Register(Handler):
     pseudonym: bytes
     category: str
     kind: str
-    size_class: int
-    root: bytes
-    segments: int
-    epoch: int
-    author: bytes
-    date: int
-    tokens: tuple[bytes, ...]
-    wrap_digest: bytes
+    content: Content
+
+    def to_payload(self) -> list[Any]:
+        """Return the positional payload: the content's values stand in it one by one."""
+        return [self.record, self.pseudonym, self.category, self.kind, *self.content.to_values()]
 
     @classmethod
     def from_payload(cls, payload: list[Any]) -> Register:
         """Read a positional payload. Raises Malformed."""
         record, pseudonym, category, kind, *rest = codec.as_fields(payload, 12, "registration of a record")
-        content = Content.from_values(rest)
         return cls(
             as_digest(record, "record id"), as_digest(pseudonym, "pseudonym"), as_code(category, "category"), as_code(kind, "kind"),
-            content.size_class, content.root, content.segments, content.epoch, content.author, content.date, content.tokens,
-            content.wrap_digest,
+            Content.from_values(rest),
         )  # fmt: skip
 
     def check(self, execution: Execution) -> None:
@@ -221,14 +223,14 @@ class Register(Handler):
         taken = (record_of(state, self.record), patient_of(state, self.record), organisation_of(state, self.record))
         if any(found is not None for found in taken):
             raise Rejected("records.id-taken", "this record id is in use: choose another one at random")
-        _check_content(execution, self.pseudonym, self.category, self.epoch, self.author)
+        _check_content(execution, self.pseudonym, self.category, self.content)
 
     def apply(self, execution: Execution) -> None:
         """Write the record, its first version and its place in the patient's list."""
         height = execution.context.height
         record = RecordRow(self.pseudonym, execution.sender, self.category, self.kind, 1, height)
         append_item(execution, RECORDS, self.pseudonym, self.record)
-        _write_version(execution, self.KIND, self.record, record, Content.from_values(self.to_payload()[4:]))
+        _write_version(execution, self.KIND, self.record, record, self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,25 +243,17 @@ class Amend(Handler):
     record: bytes
     version: int
     """The newest version plus one: two amendments of the same version cannot both be accepted."""
-    size_class: int
-    root: bytes
-    segments: int
-    epoch: int
-    author: bytes
-    date: int
-    tokens: tuple[bytes, ...]
-    wrap_digest: bytes
+    content: Content
+
+    def to_payload(self) -> list[Any]:
+        """Return the positional payload: the content's values stand in it one by one."""
+        return [self.record, self.version, *self.content.to_values()]
 
     @classmethod
     def from_payload(cls, payload: list[Any]) -> Amend:
         """Read a positional payload. Raises Malformed."""
         record, version, *rest = codec.as_fields(payload, 10, "amendment of a record")
-        content = Content.from_values(rest)
-        return cls(
-            as_digest(record, "record id"), as_number(version, "version"),
-            content.size_class, content.root, content.segments, content.epoch, content.author, content.date, content.tokens,
-            content.wrap_digest,
-        )  # fmt: skip
+        return cls(as_digest(record, "record id"), as_number(version, "version"), Content.from_values(rest))
 
     def check(self, execution: Execution) -> None:
         """Raise Rejected unless the custodian adds the version in line, sealed under an epoch that may seal."""
@@ -269,7 +263,7 @@ class Amend(Handler):
             _not_custodian()
         if self.version != record.version + 1:
             raise Rejected("records.version", "the record has been amended meanwhile: read its newest version and amend that")
-        _check_content(execution, record.pseudonym, record.category, self.epoch, self.author)
+        _check_content(execution, record.pseudonym, record.category, self.content)
 
     def apply(self, execution: Execution) -> None:
         """Write the next version."""
@@ -277,7 +271,7 @@ class Amend(Handler):
         if before is None:
             raise InvariantBroken("the record of a checked amendment is missing")
         record = RecordRow(before.pseudonym, before.custodian, before.category, before.kind, self.version, before.from_height)
-        _write_version(execution, self.KIND, self.record, record, Content.from_values(self.to_payload()[2:]))
+        _write_version(execution, self.KIND, self.record, record, self.content)
 
 
 @dataclass(frozen=True, slots=True)

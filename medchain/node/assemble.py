@@ -43,6 +43,9 @@ from medchain.vault.wraps import WrapStore
 Part = TypeVar("Part")
 
 CHALLENGE_BYTES: Final = 32
+COLLECTOR_THRESHOLDS: Final = (50_000, 10, 20)
+"""Of the collector's generations. A full node holds some hundred thousand live objects (pool, newest blocks, remembered rows), few of
+them in cycles; with Python's (700, 10, 10) looking at them again and again was a seventh of all processor time."""
 LOOP_ALIVE_MS: Final = 2_000
 """A loop that has not turned for so long is not ready: it turns at least ten times a second."""
 
@@ -150,6 +153,7 @@ class Node:
         stack.push_async_callback(custodian.stop)
         gc.collect()
         gc.freeze()  # what lives from the start lives to the end: the collector need not look at it again (figures.md)
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         log_event("node.started", height=engine.head.height)
 
     async def stop(self) -> None:

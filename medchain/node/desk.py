@@ -72,7 +72,7 @@ class Desk:
             case "tx.submit":
                 return _accepted_value(await self.submit(Transaction.decode(params["transaction"])))
             case "tx.submit_batch":
-                return {"results": await asyncio.gather(*(self._submit_one(raw) for raw in params["transactions"]))}
+                return {"results": await self._submit_all(params["transactions"])}
             case "tx.wait":
                 return await self.wait(params["id"], params["timeout_ms"])
         server = self.servers.get(method)
@@ -90,7 +90,7 @@ class Desk:
 
     async def submit(self, transaction: Transaction) -> Accepted:
         """Hand in a transaction; returns when it is durably in the pool. Raises Rejected or Unavailable."""
-        accepted: Accepted = await self._ask(lambda request: Submitted(request, transaction))
+        accepted: Accepted = await self._ask(_submission_of(transaction))
         return accepted
 
     async def ask_release(self, permit: bytes) -> Any:
@@ -117,33 +117,43 @@ class Desk:
             if not waiters:
                 self._waiters.pop(transaction_id, None)
 
-    async def _submit_one(self, raw: bytes) -> dict[str, Any]:
-        """Hand in one transaction of a batch; its refusal is an answer, so that it touches no other."""
-        identity: bytes | None = None
+    async def _submit_all(self, batch: Sequence[bytes]) -> list[dict[str, Any]]:
+        """Hand in a batch, then wait for the answers; a refusal is an answer, so that it touches no other transaction."""
+        asked: list[tuple[bytes | None, int, asyncio.Future[Any] | MedchainError]] = []
         try:
-            transaction = Transaction.decode(raw)
-            identity = transaction.id
-            return {**_accepted_value(await self.submit(transaction)), "code": "", "message": "", "retry_after_ms": 0}
-        except (Rejected, Unavailable, Malformed) as refusal:
-            retry_after_ms = refusal.retry_after_ms if isinstance(refusal, Unavailable) else 0
-            reason = {"code": refusal.code, "message": refusal.message, "retry_after_ms": retry_after_ms}
-            return {"id": identity, "result": "refused", **reason}
+            for raw in batch:
+                identity: bytes | None = None
+                try:
+                    transaction = Transaction.decode(raw)
+                    identity = transaction.id
+                    asked.append((identity, *self._begin(_submission_of(transaction))))
+                except (Rejected, Unavailable, Malformed) as refusal:
+                    asked.append((identity, 0, refusal))
+            return [await _row_of(identity, answer) for identity, _, answer in asked]
+        finally:
+            for _, request, _ in asked:
+                self._pending.pop(request, None)
 
     async def _ask(self, question: Callable[[int], Event]) -> Any:
+        request, answer = self._begin(question)
+        try:
+            return await answer
+        finally:
+            self._pending.pop(request, None)
+
+    def _begin(self, question: Callable[[int], Event]) -> tuple[int, asyncio.Future[Any]]:
+        """Put a question into the inbox; return its number and what its answer will be in. Raises Unavailable."""
         if self._is_closed:
             raise _stopping()
         if len(self._pending) >= PENDING_MAX:
             raise _overloaded()
         self._last_request += 1
         request = self._last_request
+        if not self._post(question(request)):
+            raise _overloaded()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._pending[request] = answer
-        try:
-            if not self._post(question(request)):
-                raise _overloaded()
-            return await answer
-        finally:
-            self._pending.pop(request, None)
+        return request, answer
 
     # ---- answers -------------------------------------------------------------------------------------------------------------
 
@@ -192,6 +202,22 @@ class Desk:
         for woken in self._waiters.get(transaction_id, ()):
             if not woken.done():
                 woken.set_result(None)
+
+
+def _submission_of(transaction: Transaction) -> Callable[[int], Event]:
+    return lambda request: Submitted(request, transaction)
+
+
+async def _row_of(identity: bytes | None, answer: asyncio.Future[Any] | MedchainError) -> dict[str, Any]:
+    """Return one row of a batch's answer, once it is there."""
+    try:
+        if isinstance(answer, MedchainError):
+            raise answer
+        return {**_accepted_value(await answer), "code": "", "message": "", "retry_after_ms": 0}
+    except (Rejected, Unavailable, Malformed) as refusal:
+        retry_after_ms = refusal.retry_after_ms if isinstance(refusal, Unavailable) else 0
+        reason = {"code": refusal.code, "message": refusal.message, "retry_after_ms": retry_after_ms}
+        return {"id": identity, "result": "refused", **reason}
 
 
 def _accepted_value(accepted: Accepted) -> dict[str, Any]:

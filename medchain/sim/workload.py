@@ -20,7 +20,7 @@ from medchain.ledger.consents import Grant, Revoke
 from medchain.ledger.epochs import Interim
 from medchain.ledger.execution import made_id
 from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
-from medchain.ledger.records import Amend, ConfirmCustody, Register
+from medchain.ledger.records import Amend, ConfirmCustody, Content, Register
 from medchain.sim.clocks import EPOCH_MS
 from medchain.sim.identity import OPENING_SUITE, Identities, opening_key, seeded_key, watched_key
 
@@ -170,14 +170,16 @@ class Workload:
             pseudonym=pseudonym,
             category=CATEGORY,
             kind="fhir",
-            size_class=1,
-            root=tagged_digest("medchain/sim/root", self._records[number]),
-            segments=1,
-            epoch=1,
-            author=hospital.public,
-            date=202506,
-            tokens=(),
-            wrap_digest=bytes(32),
+            content=Content(
+                size_class=1,
+                root=tagged_digest("medchain/sim/root", self._records[number]),
+                segments=1,
+                epoch=1,
+                author=hospital.public,
+                date=202506,
+                tokens=(),
+                wrap_digest=bytes(32),
+            ),
         )
         return self._sign(
             hospital,
@@ -217,14 +219,16 @@ class Workload:
         amend = Amend(
             record=self._records[number],
             version=version,
-            size_class=1,
-            root=tagged_digest("medchain/sim/root", self._records[number] + bytes((version % 256,))),
-            segments=1,
-            epoch=version,
-            author=hospital.public,
-            date=202507,
-            tokens=(),
-            wrap_digest=bytes(32),
+            content=Content(
+                size_class=1,
+                root=tagged_digest("medchain/sim/root", self._records[number] + bytes((version % 256,))),
+                segments=1,
+                epoch=version,
+                author=hospital.public,
+                date=202507,
+                tokens=(),
+                wrap_digest=bytes(32),
+            ),
         )
         return self._sign(hospital, height, Interim(pseudonym, CATEGORY, version, bytes(32)).operation(), amend.operation())
 

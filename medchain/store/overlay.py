@@ -6,13 +6,16 @@ are without the database's prefix (layout.STATE). This module knows no rule and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from medchain.errors import InvariantBroken
 from medchain.store.keyvalue import Reader, prefix_end
 from medchain.store.layout import STATE
 from medchain.store.ordering import SortedKeys, merged
+
+ROWS_REMEMBERED_MAX: Final = 30_000
+"""Rows of one generation: some five full blocks; a row takes about 300 bytes, so both take 18 MB at most."""
 
 
 class StateView(Protocol):
@@ -28,16 +31,39 @@ class StateView(Protocol):
 
 
 class StoredState:
-    """The state after the decided head, read from the database's state range."""
+    """The state after the decided head, read from the database's state range.
 
-    __slots__ = ("_reader",)
+    Rows read or written lately are remembered, in two generations of which the older is dropped whole: every block asks for the same
+    hospitals, patients and trail heads.
+    """
 
-    def __init__(self, reader: Reader) -> None:
+    __slots__ = ("_newer", "_older", "_reader", "_remembered_max")
+
+    def __init__(self, reader: Reader, remembered_max: int = ROWS_REMEMBERED_MAX) -> None:
+        """`remembered_max`: rows of one generation."""
         self._reader = reader
+        self._remembered_max = remembered_max
+        self._newer: dict[bytes, bytes | None] = {}
+        self._older: dict[bytes, bytes | None] = {}
 
     def get(self, key: bytes) -> bytes | None:
         """Return the stored value of the state key."""
-        return self._reader.get(STATE + key)
+        if key in self._newer:
+            return self._newer[key]
+        value = self._older[key] if key in self._older else self._reader.get(STATE + key)
+        if len(self._newer) >= self._remembered_max:
+            self._older, self._newer = self._newer, {}
+        self._newer[key] = value
+        return value
+
+    def adopt(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Follow the store, where `changes` (state key → value, None deletes) are being written: what is remembered changes with it."""
+        if len(self._newer) + len(changes) > self._remembered_max:
+            self._older, self._newer = self._newer, {}
+        if len(changes) > self._remembered_max:
+            self._older = {}
+            return
+        self._newer.update(changes)
 
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (state key, value) in key order."""

@@ -32,7 +32,7 @@ from medchain.ledger.consents import HOSPITAL, Grant, consent_id
 from medchain.ledger.epochs import Interim
 from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
 from medchain.ledger.permits import permit_id
-from medchain.ledger.records import Register
+from medchain.ledger.records import Content, Register
 from medchain.store.memory import MemoryKeyValue
 from medchain.wire.peer import decode_message, encode_message
 
@@ -305,8 +305,8 @@ class Story:
         self.do(cluster.patient(0, "wang"))
         self.do(cluster.credential(1, "lee"))
         self.do(cluster.sign(self.custodian, Interim(self.pseudonym, "general", 1, fixed("check"))))
-        content = (14, fixed("root"), 1, 1, self.custodian.public, 202_701, (), fixed("wrap"))
-        self.do(cluster.sign(self.custodian, Register(self.record, self.pseudonym, "general", "bundle", *content)))
+        content = Content(14, fixed("root"), 1, 1, self.custodian.public, 202_701, (), fixed("wrap"))
+        self.do(cluster.sign(self.custodian, Register(self.record, self.pseudonym, "general", "bundle", content)))
 
     def do(self, transaction: Transaction) -> Receipt:
         """Decide a transaction on all nodes and return its receipt, which must be an acceptance."""

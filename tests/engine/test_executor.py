@@ -193,3 +193,27 @@ def test_adopting_a_block_of_another_parent_is_our_own_bug(bench):
     executed = bench.executor.execute(bench.block())
     with pytest.raises(InvariantBroken):
         bench.chain.advance(executed, bench.chain.certificate)
+
+
+def test_what_admission_let_pass_is_not_verified_again_and_what_is_strange_is(bench):
+    good, other = bench.cluster.patient(), bench.cluster.patient(1, "li")
+    block = bench.block(good, other)
+    asked = []
+
+    class Counting(Verifier):
+        def check_all(self, items):
+            asked.extend(items)
+            return super().check_all(items)
+
+    Executor(bench.chain, Counting(bench.cluster.network), lambda transaction: transaction is good).execute(block)
+    assert other.verification(bench.cluster.network) in asked
+    assert good.verification(bench.cluster.network) not in asked
+
+
+def test_the_pool_holds_a_transaction_only_with_its_very_authentication(bench):
+    node, transaction = bench.cluster.nodes[0], bench.cluster.patient()
+    bench.cluster.submit(node, transaction)
+    node.engine._settle()
+    forged = Transaction.decode(codec.encode([transaction.body_bytes, [1, bytes(64)]]))
+    assert node.engine._pool.holds(transaction)
+    assert forged.id == transaction.id and not node.engine._pool.holds(forged)

@@ -19,7 +19,7 @@ from medchain.engine.verification import Verifier
 from medchain.errors import Malformed
 from medchain.ledger.epochs import Interim
 from medchain.ledger.people import pseudonym_of
-from medchain.ledger.records import Register
+from medchain.ledger.records import Content, Register
 from medchain.sim.disk import Disk
 from medchain.store.leveldb import LevelDB
 from medchain.wire.peer import PoolListed, RangeSent, TransactionsOffered, TransactionsWanted, decode_message, encode_message
@@ -255,8 +255,8 @@ def test_one_node_restarts_and_a_conflicting_transaction_freezes_all_fisco_bcos_
     without_gossip(cluster)
     claims = []
     for index, node in enumerate(cluster.nodes):
-        content = (14, bytes([index]) * 32, 1, 1, hospitals[0].public, 202_701, (), bytes(32))
-        claims.append(cluster.sign(hospitals[0], Register(bytes(32), pseudonym, "general", "bundle", *content)))
+        content = Content(14, bytes([index]) * 32, 1, 1, hospitals[0].public, 202_701, (), bytes(32))
+        claims.append(cluster.sign(hospitals[0], Register(bytes(32), pseudonym, "general", "bundle", content)))
         cluster.submit(node, claims[-1])
     cluster.restart(cluster.nodes[restarted])
     cluster.run(6_000)
@@ -401,8 +401,8 @@ def test_missing_private_data_delays_a_block_up_to_a_minute_fabric_3858(cluster,
         return cluster.now_ms - began_ms
 
     usual = max(decided_in_ms(cluster.patient(0, f"patient {number}")) for number in range(4))
-    content = (14, bytes(32), 1, 1, custodian.public, 202_701, (), bytes(32))
-    assert decided_in_ms(cluster.sign(custodian, Register(bytes(32), pseudonym, "general", "bundle", *content))) <= usual
+    content = Content(14, bytes(32), 1, 1, custodian.public, 202_701, (), bytes(32))
+    assert decided_in_ms(cluster.sign(custodian, Register(bytes(32), pseudonym, "general", "bundle", content))) <= usual
     rooms = {name.split(".")[1] for name in sys.modules if name.startswith("medchain.")}
     assert "engine" in rooms and not {"vault", "node"} & rooms_of(Engine), "the engine knows a vault"
 

@@ -20,7 +20,7 @@ from medchain.ledger.consents import HOSPITAL, Grant
 from medchain.ledger.epochs import Interim
 from medchain.ledger.execution import Handler
 from medchain.ledger.people import Credential, RegisterPatient, credential_bytes, pseudonym_of, registration_bytes
-from medchain.ledger.records import Amend, ConfirmCustody, Register
+from medchain.ledger.records import Amend, ConfirmCustody, Content, Register
 from medchain.ledger.rows import WRITTEN_ONCE
 from medchain.ledger.trail import event_names
 
@@ -187,13 +187,13 @@ class World:
 
 
 def register(pseudonym: bytes, author: bytes, record: bytes = RECORD, *, epoch: int = 1, category: str = "general") -> Register:
-    return Register(
-        record, pseudonym, category, "fhir-bundle", 20, fixed("root 1"), 2, epoch, author, 202401, (), fixed("wrap 1")
-    )
+    content = Content(20, fixed("root 1"), 2, epoch, author, 202401, (), fixed("wrap 1"))
+    return Register(record, pseudonym, category, "fhir-bundle", content)
 
 
 def amend(author: bytes, version: int, record: bytes = RECORD, *, epoch: int = 1) -> Amend:
-    return Amend(record, version, 21, fixed(f"root {version}"), 3, epoch, author, 202402, (fixed("token"),), fixed(f"wrap {version}"))
+    content = Content(21, fixed(f"root {version}"), 3, epoch, author, 202402, (fixed("token"),), fixed(f"wrap {version}"))
+    return Amend(record, version, content)
 
 
 class Story(World):

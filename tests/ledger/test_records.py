@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from medchain.errors import Malformed
 from medchain.ledger import queries, records
 from medchain.ledger.people import RevokeCredential
-from medchain.ledger.records import Amend, ConfirmCustody, Register
+from medchain.ledger.records import Amend, ConfirmCustody, Content, Register
 
 
 def test_registered_record_says_what_it_was_registered_with(story):
@@ -119,7 +119,14 @@ def test_damaged_registration_is_malformed(story, damage):
     whole = story.register(story.pseudonym, story.a.public)
     assert Register.from_payload(whole.to_payload()) == whole
     with pytest.raises(Malformed):
-        Register.from_payload(replace(whole, **damage).to_payload())
+        Register.from_payload(_damaged(whole, damage).to_payload())
+
+
+def _damaged(whole, damage):
+    """Return a registration or amendment with another value, which may be one of its content's."""
+    if damage.keys() <= {field.name for field in fields(Content)}:
+        damage = {"content": replace(whole.content, **damage)}
+    return replace(whole, **damage)
 
 
 def test_damaged_amendment_and_confirmation_are_malformed(story):

@@ -39,6 +39,23 @@ def test_stored_state_shows_only_the_state_range_without_its_prefix() -> None:
     assert [key for key, _ in view.iterate(b"")] == [b"a/1", b"a/2", b"b"]
 
 
+CHANGES = st.lists(st.dictionaries(KEYS, st.one_of(st.none(), st.binary(max_size=2)), max_size=8), max_size=12)
+
+
+@given(rounds=CHANGES, asked=st.lists(KEYS, max_size=12), remembered=st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_what_stored_state_remembers_is_always_what_the_store_holds(
+    rounds: list[dict[bytes, bytes | None]], asked: list[bytes], remembered: int
+) -> None:
+    store = MemoryKeyValue()
+    view = StoredState(store, remembered)
+    for changes in rounds:
+        view.adopt(changes)
+        store.write(WriteBatch(tuple((state_key(key), value) for key, value in changes.items())))
+        for key in [*asked, *changes]:
+            assert view.get(key) == store.get(state_key(key))
+
+
 @given(base=st.dictionaries(KEYS, st.binary(max_size=2), max_size=10), steps=STEPS, stack=st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_overlay_behaves_like_a_dict_with_snapshots(base: dict[bytes, bytes], steps: list[tuple[str, bytes, bytes]], stack: bool) -> None:
