@@ -188,7 +188,7 @@ def test_what_stands_in_one_result_alone_is_named():
         ({"cores": 8}, "the number of cores differs: 2 before, 8 after"),
         ({"python": "3.11"}, "the Python differs"),
         ({"system": "Linux 7"}, "the system differs"),
-        ({"load_before": 1.5}, "the machine was busy when the result after was measured (load 1.5 on 2 cores)"),
+        ({"load_before": 1.5}, "the machine was busy when the result after was measured (load 1.5 on 2 cores): no time or rate is judged"),
         ({"commit": "def+"}, "the result after was measured with changes that are not committed (def+)"),
         ({"commit": ""}, "which program the result after was measured with is not known"),
         ({"commit": "abc"}, "both results are of the commit abc"),
@@ -199,6 +199,19 @@ def test_what_makes_figures_less_comparable_is_a_warning(change, words):
     (warning,) = comparison.warnings
     assert words in warning
     assert f"WARNING: {warning}" in comparison.lines()
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize(("name", "unit", "expected"), [("cpu", "us", CANNOT_TELL), ("rate", "1/s", CANNOT_TELL), ("size", "bytes", WORSE)])
+def test_busy_machine_calls_no_time_rate_or_processor_time_worse(side, name, unit, expected):
+    """Of one commit measured against itself under load, far more was called better or worse than the margins promise."""
+    loads = {"before": 0.1, "after": 0.1, side: 1.1}
+    before = result(STEADY, name=name, unit=unit, facts=replace(FACTS, load_before=loads["before"]))
+    after = result(times(2), name=name, unit=unit, facts=replace(LATER, load_before=loads["after"]))
+    comparison = compare(before, after)
+    assert comparison.changes[0].verdict == expected
+    assert comparison.is_worse == (expected == WORSE)
+    assert comparison.changes[0].reason == ("the machine was busy" if expected == CANNOT_TELL else "")
 
 
 def test_comparable_results_have_no_warning():
