@@ -34,7 +34,7 @@ REFUSALS: Final[dict[str, str]] = {
 }
 
 REMEMBERED_MAX: Final = 20_000
-"""Transactions and senders whose checks are remembered: some ten full blocks, about 8 MB."""
+"""Senders whose hospital is remembered: some 4 MB."""
 BLOCK_OVERHEAD_BYTES: Final = 24 * 1024
 """Bytes of a block besides its transactions: header (below 600) and a certificate of 128 validators (86 signatures of 70), 42 late commits
 (155 each), evidence (16 of 512)."""
@@ -48,11 +48,9 @@ def room_for_transactions(parameters: Parameters) -> int:
 class Admission:
     """The gate in front of the pool."""
 
-    __slots__ = ("_chain", "_checked", "_checked_height", "_groups", "_pool", "_verifier")
+    __slots__ = ("_chain", "_groups", "_pool", "_verifier")
 
     def __init__(self, chain: DecidedChain, pool: Mempool, verifier: Verifier) -> None:
-        self._checked: dict[tuple[bytes, bytes], Placement] = {}
-        self._checked_height = -1
         self._groups: dict[bytes, bytes] = {}
         self._chain = chain
         self._pool = pool
@@ -71,29 +69,27 @@ class Admission:
         return placement
 
     def is_admissible(self, transaction: Transaction) -> bool:
-        """Answer whether the signature alone decides: no, when the transaction is in the pool already or would be refused without it."""
+        """Answer whether the signature alone decides: no, when the transaction is in the pool already or would be refused without it.
+
+        A hint, asked for between turns: the database may be a block behind then, so nothing that is read here is remembered.
+        """
+        sender = transaction.body.sender
         try:
-            self._check_cheaply(transaction)
+            self._place(transaction, self._groups.get(sender) or hospital_behind(self._chain.rows, sender))
         except Rejected:
             return False
         return transaction.id not in self._pool
 
     def _check_cheaply(self, transaction: Transaction) -> Placement:
-        """Check everything but the signature, which costs more than all of it.
+        """Check everything but the signature, which costs more than all of it."""
+        group = self._groups.get(transaction.body.sender)
+        if group is None:
+            group = hospital_behind(self._chain.state, transaction.body.sender)
+            if group is not None:
+                self._remember(transaction.body.sender, group)
+        return self._place(transaction, group)
 
-        What passed at this height is remembered: the world asks before it verifies, and the engine asks again with the event.
-        """
-        if self._checked_height != self._chain.height or len(self._checked) >= REMEMBERED_MAX:
-            self._checked.clear()
-            self._checked_height = self._chain.height
-        placement = self._checked.get(transaction.entry)
-        if placement is None:
-            placement = self._checked[transaction.entry] = self._place_checked(transaction)
-        self._pool.check_room(transaction, placement)
-        return placement
-
-    def _place_checked(self, transaction: Transaction) -> Placement:
-        """Check what does not change while a height lasts."""
+    def _place(self, transaction: Transaction, group: bytes | None) -> Placement:
         chain, body = self._chain, transaction.body
         if body.chain_id != chain.genesis.chain_id:
             raise Rejected("transaction.other-network", "the transaction is for another network: check the address or the genesis document")
@@ -102,7 +98,6 @@ class Admission:
             raise Rejected("transaction.too-large", "the transaction does not fit into a block: split it")
         if chain.archive.locate(transaction.id) is not None:
             raise Rejected("transaction.decided", "the transaction is already in a block: ask for its receipt")
-        group = self._group_of(body.sender)
         if group is None:
             raise Rejected(
                 "transaction.sender-unknown", "the sender's key is not known to the network: a hospital has to register it first"
@@ -110,18 +105,15 @@ class Admission:
         work = check_form(transaction)
         if work.weight > chain.parameters.block_weight_max:
             raise Rejected("transaction.too-heavy", "the operations are more work than a block may hold: split the transaction")
-        return Placement(group, work.lane == URGENT_LANE, work.weight)
+        placement = Placement(group, work.lane == URGENT_LANE, work.weight)
+        self._pool.check_room(transaction, placement)
+        return placement
 
-    def _group_of(self, sender: bytes) -> bytes | None:
-        """Return the hospital behind a key. One that is known once is remembered: a key plays one part for ever (ledger/people.py)."""
-        group = self._groups.get(sender)
-        if group is None:
-            group = hospital_behind(self._chain.state, sender)
-            if group is not None:
-                if len(self._groups) >= REMEMBERED_MAX:
-                    self._groups.clear()
-                self._groups[sender] = group
-        return group
+    def _remember(self, sender: bytes, group: bytes) -> None:
+        """Remember the hospital behind a key that is known: a key plays one part for ever (ledger/people.py)."""
+        if len(self._groups) >= REMEMBERED_MAX:
+            self._groups.clear()
+        self._groups[sender] = group
 
     def place(self, transaction: Transaction) -> Placement:
         """Return where an entry found on disk belongs; it was checked when it was accepted."""

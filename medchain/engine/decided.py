@@ -23,7 +23,7 @@ from medchain.store.archive import BlockArchive
 from medchain.store.history import History, HistoryNodes, history_append_ops, load_history, verify_history
 from medchain.store.keyvalue import WriteBatch, prefix_end
 from medchain.store.memory import MemoryKeyValue
-from medchain.store.overlay import StoredState
+from medchain.store.overlay import StoredRows, StoredState
 from medchain.store.staged import Staged
 from medchain.store.tree import StateTree, TreeUpdate
 
@@ -72,7 +72,7 @@ class DecidedChain:
     __slots__ = (
         "_recent", "_recent_receipts",
         "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network",
-        "parameters", "rotation", "state", "tree", "validators",
+        "parameters", "rotation", "rows", "state", "tree", "validators",
     )  # fmt: skip
 
     def __init__(self, genesis: Genesis, staged: Staged) -> None:
@@ -84,6 +84,7 @@ class DecidedChain:
         self.network = genesis.domain()
         self.archive = BlockArchive(staged)
         self.state = StoredState(staged)
+        self.rows = StoredRows(staged)
         _check_origin(staged, genesis)
         try:
             self._load()

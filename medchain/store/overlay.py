@@ -30,18 +30,39 @@ class StateView(Protocol):
         ...
 
 
-class StoredState:
-    """The state after the decided head, read from the database's state range.
+class StoredRows:
+    """The state as the database's state range has it, each row read anew."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the stored value of the state key."""
+        return self._reader.get(STATE + key)
+
+    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (state key, value) in key order."""
+        start = STATE + prefix
+        cut = len(STATE)
+        rows = self._reader.iterate(start, prefix_end(start))
+        return ((key[cut:], value) for key, value in rows)
+
+
+class StoredState(StoredRows):
+    """The state after the decided head, for the engine alone and within its turns: between a turn and the write of its batch the database
+    is behind, and what is read then must not be remembered.
 
     Rows read or written lately are remembered, in two generations of which the older is dropped whole: every block asks for the same
     hospitals, patients and trail heads.
     """
 
-    __slots__ = ("_newer", "_older", "_reader", "_remembered_max")
+    __slots__ = ("_newer", "_older", "_remembered_max")
 
     def __init__(self, reader: Reader, remembered_max: int = ROWS_REMEMBERED_MAX) -> None:
         """`remembered_max`: rows of one generation."""
-        self._reader = reader
+        super().__init__(reader)
         self._remembered_max = remembered_max
         self._newer: dict[bytes, bytes | None] = {}
         self._older: dict[bytes, bytes | None] = {}
@@ -50,7 +71,7 @@ class StoredState:
         """Return the stored value of the state key."""
         if key in self._newer:
             return self._newer[key]
-        value = self._older[key] if key in self._older else self._reader.get(STATE + key)
+        value = self._older[key] if key in self._older else super().get(key)
         if len(self._newer) >= self._remembered_max:
             self._older, self._newer = self._newer, {}
         self._newer[key] = value
@@ -64,13 +85,6 @@ class StoredState:
             self._older = {}
             return
         self._newer.update(changes)
-
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield (state key, value) in key order."""
-        start = STATE + prefix
-        cut = len(STATE)
-        rows = self._reader.iterate(start, prefix_end(start))
-        return ((key[cut:], value) for key, value in rows)
 
 
 _ABSENT: Final = object()

@@ -9,6 +9,7 @@ from medchain.chain.transaction import Operation, Transaction, TransactionBody
 from medchain.crypto.sealing import PUBLIC_KEY_BYTES, SUITE_HYBRID
 from medchain.engine.admission import hospital_behind
 from medchain.engine.ready import Accepted, Refused
+from medchain.errors import Rejected
 from medchain.ledger.people import Credential, RevokeCredential
 
 
@@ -98,3 +99,26 @@ def test_an_overloaded_node_says_when_to_come_again(make_cluster):
     assert {answer.code for answer in refused} == {"pool.quota"}
     assert all(answer.retry_after_ms > 0 for answer in refused)
     assert isinstance(answers[0], Accepted)
+
+
+def test_a_transaction_of_the_block_being_written_is_not_pooled_again(cluster):
+    """The world asks for hints while a batch is being written; what it reads then once was remembered, and every later block refused."""
+    cluster.warm()
+    node, transaction = cluster.nodes[0], cluster.patient()
+    store, asked = node.store, []
+
+    class Writing:
+        def write(self, batch):
+            asked.append(node.engine.is_admissible(transaction))
+            store.write(batch)
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+    node.store = Writing()
+    cluster.settle(cluster.nodes[1], transaction)
+    assert True in asked
+    node.engine.is_admissible(transaction)
+    with pytest.raises(Rejected) as refusal:
+        node.engine._admission.check(transaction)
+    assert refusal.value.code == "transaction.decided"
