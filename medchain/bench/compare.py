@@ -18,8 +18,8 @@ Pharmacokinetics and Biopharmaceutics 15, 1987):
 - *cannot tell*: everything else, with the reason. It is no verdict of innocence; more samples narrow the interval.
 
 On a busy machine drift knows no margin: of one commit measured against itself under a load of 2 to 14 on two cores, far more was called
-better or worse than that, processor time too (DESIGN.md has the figures). So where either machine was busy when its run began, neither
-times, rates nor processor time are called better or worse. A load that began later is not seen: whoever measures keeps the machine quiet.
+better or worse than that, processor time too (DESIGN.md has the figures). So where either machine was busy when its run began, no time,
+rate, processor time or ratio is called better or worse. A load that began later is not seen: whoever measures keeps the machine quiet.
 
 Knows results, not how they were measured.
 """
@@ -59,6 +59,8 @@ ERROR_OF_SAMENESS: Final = Fraction(1, 10)
 
 CLOCK_UNITS: Final = frozenset({"ns", "us", "ms", "s"})
 CPU: Final = "cpu"
+RATIO: Final = "x"
+"""Mostly of two times, such as the gain by a second thread, which a busy machine does not leave alone either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def _changes(case: Case, other: Case, margins: Margins, has_load: bool) -> Itera
     for name, measure in case.measures.items():
         if name in other.measures:
             change = _judge(case.name, name, measure, other.measures[name], margins.of(name, measure.unit), circumstances)
-            if has_load and change.verdict in (BETTER, WORSE) and is_paced(measure.unit):
+            if has_load and change.verdict in (BETTER, WORSE) and (is_paced(measure.unit) or measure.unit == RATIO):
                 change = replace(change, verdict=CANNOT_TELL, reason="the machine was busy")
             yield change
 
@@ -262,7 +264,7 @@ def _warnings(before: Facts, after: Facts) -> Iterator[str]:
     for word, facts in (("before", before), ("after", after)):
         if is_busy(facts):
             load = f"load {facts.load_before} on {facts.cores} cores"
-            yield f"the machine was busy when the result {word} was measured ({load}): no time or rate is judged"
+            yield f"the machine was busy when the result {word} was measured ({load}): no time, rate or ratio is judged"
         if facts.commit.endswith("+"):
             yield f"the result {word} was measured with changes that are not committed ({facts.commit})"
         elif not facts.commit:
