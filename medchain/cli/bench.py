@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import random
 import shutil
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from medchain.cli import output
 from medchain.cli.interrupts import interruptible
@@ -55,15 +54,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     faults.add_argument("--hospitals", type=int, default=HOSPITALS_DEFAULT, metavar="N", help="4 (the default) to 10")
     faults.add_argument("--rate", type=float, default=RATE_DEFAULT, metavar="N", help="transactions a second where recovery is measured")
     faults.add_argument("--seed", type=int, default=0, help="of the choice whom a storm kills (default 0)")
-    for name, text in (
-        ("micro", "single costs in one process: verification, codec, hashing, execution, state, LevelDB, sealing, proofs"),
-        ("cluster", "whole networks under load: rate, latency and processor time, each circumstance varied alone"),
-    ):
-        suite = verbs.add_parser(
-            name, help=text, description=f"Measures {text}. Exit code 1 when a target that must be reached was missed."
-        )
-        _add_measuring(suite, "group")
-        suite.add_argument("--out", metavar="FILE", help="write the result there, JSON, after every group: an interruption loses one group")
+    text = "single costs in one process: verification, codec, hashing, execution, state, LevelDB, sealing, proofs"
+    micro = verbs.add_parser("micro", help=text, description=f"Measures {text}. Exit code 1 when a target that must be reached was missed.")
+    _add_measuring(micro, "group")
+    micro.add_argument("--out", metavar="FILE", help="write the result there, JSON, after every group: an interruption loses one group")
     compare = verbs.add_parser(
         "compare",
         help="two results of the same kind: what became better or worse, and what cannot be told",
@@ -109,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         case "report":
             return _report(arguments)
         case _:
-            return run_suite(suite_of(arguments.verb), arguments)
+            return run_suite(single_costs(), arguments)
 
 
 # ---- faults --------------------------------------------------------------------------------------------------------------------
@@ -150,7 +144,7 @@ def _measure_faults(arguments: argparse.Namespace, names: list[str], size: Size)
     return Measurement(facts, size, arguments.hospitals, arguments.rate, tuple(rows))
 
 
-# ---- micro, cluster ------------------------------------------------------------------------------------------------------------
+# ---- micro ------------------------------------------------------------------------------------------------------------
 
 
 class Measuring(Protocol):
@@ -170,10 +164,11 @@ class Suite:
     measure: Measuring
 
 
-def suite_of(kind: str) -> Suite:
-    """Return the suite of a kind of results; its module is loaded only when it is asked for."""
-    module: Any = importlib.import_module(f"medchain.bench.{kind}")
-    return Suite(module.GROUPS if kind == "micro" else module.AXES, module.measure)
+def single_costs() -> Suite:
+    """Return the suite of single costs; it is loaded only when it is asked for."""
+    from medchain.bench import micro
+
+    return Suite(micro.GROUPS, micro.measure)
 
 
 def run_suite(suite: Suite, arguments: argparse.Namespace) -> int:

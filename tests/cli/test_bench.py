@@ -37,7 +37,7 @@ def test_faults_are_listed_by_the_names_that_only_takes(capsys):
     assert not any("{" in title for title in listed.values())
 
 
-# ---- micro, cluster ----------------------------------------------------------------------------------------------------------------
+# ---- micro ----------------------------------------------------------------------------------------------------------------
 
 GROUPS = {"first": "The first group", "second": "The second group", "third": "The third group"}
 
@@ -85,7 +85,7 @@ def test_groups_are_measured_one_by_one_and_make_one_result(tmp_path, capsys):
 
 def test_chosen_groups_alone_are_measured_in_their_own_order(tmp_path):
     measured = Measured()
-    bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "cluster", "--only", "third", "--only", "first"))
+    bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "micro", "--only", "third", "--only", "first"))
     assert measured.asked == [["first"], ["third"]]
 
 
@@ -104,7 +104,7 @@ def test_missed_target_is_told_by_the_exit_code(tmp_path, capsys):
 
 @pytest.mark.parametrize("breaks", [KeyboardInterrupt(), Unavailable("no block within 60 s")])
 def test_interruption_keeps_the_groups_that_are_complete(tmp_path, breaks):
-    arguments = asked(tmp_path, "cluster", "--out", str(tmp_path / "result.json"))
+    arguments = asked(tmp_path, "micro", "--out", str(tmp_path / "result.json"))
     with pytest.raises(type(breaks)):
         bench.run_suite(bench.Suite(GROUPS, Measured(breaks)), arguments)
     assert [case.name for case in Result.load(tmp_path / "result.json").cases] == ["base", "first", "second"]
@@ -121,12 +121,12 @@ def test_without_a_complete_group_the_old_file_stays(tmp_path):
 def test_folder_of_networks_stays_after_a_fault_and_goes_after_an_interruption(tmp_path, capsys):
     measured = Measured(Unavailable("no block within 60 s"))
     with pytest.raises(Unavailable):
-        bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "cluster"))
+        bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "micro"))
     assert (measured.folders[0] / "node.log").exists()
     assert str(measured.folders[0]) in capsys.readouterr().err
     measured = Measured(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "cluster"))
+        bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "micro"))
     assert not measured.folders[0].exists()
 
 
