@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medchain.bench.load import Load
+from medchain.bench.load import Load, Shape
 from medchain.bench.network import Network
 from medchain.bench.watch import Watch
 from medchain.bench.worker import Worker
@@ -103,7 +103,7 @@ def test_primary_that_stands_still_is_replaced_and_catches_up(network, cluster):
 
 
 def test_load_loses_and_doubles_nothing_while_connections_end_again_and_again(network, cluster):
-    with Worker(network) as worker, Watch(network, "a") as watch:
+    with Worker(network, Shape()) as worker, Watch(network, "a") as watch:
         for _ in range(3):
             watch.wait_height(watch.height + 3, HEALED_S)
             network.relays.cut(network.relays.between(["d"]))
@@ -115,7 +115,7 @@ def test_load_loses_and_doubles_nothing_while_connections_end_again_and_again(ne
 
 
 def test_check_of_the_load_sees_what_is_lost(network, cluster):
-    load = Load(cluster.plan, cluster.genesis, {"a": cluster.organisation("a")}, in_flight=1, rate=0.0)
+    load = Load(cluster.plan, cluster.genesis, {"a": cluster.organisation("a")}, Shape(in_flight=1))
     identity = cluster.submit("a", cluster.registration("a"))
     cluster.ask("a", "tx.wait", id=identity, timeout_ms=20_000)
     load.accepted = [identity, "00" * 32]
