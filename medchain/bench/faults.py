@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from medchain.bench.load import Shape
+from medchain.bench.network import Network
 from medchain.bench.rows import Row, Size
 from medchain.bench.session import Rate, Session, percentile
 from medchain.errors import Unavailable
@@ -59,7 +60,8 @@ class Bench:
         """Give a fault its network; `left_out` of the last hospitals are not used by the load. Afterwards nothing may be lost."""
         folder = Path(tempfile.mkdtemp(prefix=f"{row.name}-", dir=self.folder)) / "net"
         names = _last(self.hospitals, left_out)
-        with Session(folder, self.hospitals, has_relays=has_relays, shape=Shape(rate=self.rate), left_out=names) as session:
+        network = Network(folder, self.hospitals, has_relays=has_relays)
+        with Session(network, Shape(rate=self.rate), left_out=names) as session:
             yield session
             row.checked = checked = session.finish()
         row.expect("nothing accepted lost", checked.lost == 0)

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from medchain.bench import usage
 from medchain.bench.relay import Relays
 from medchain.bench.vaults import fill_vaults
 from medchain.errors import Rejected, Unavailable
@@ -35,7 +36,6 @@ ANSWER_SECONDS: Final = 10.0
 """For one question: a node on a machine that does other things as well may take seconds."""
 WATCH_SECONDS: Final = 2.0
 """For one of many small questions: the next one tells as much."""
-_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Line:
@@ -68,11 +68,24 @@ class Line:
 class Network(AbstractContextManager["Network"]):
     """A network in a folder of its own; made on entering, started by `start`, gone without a trace of a process on leaving."""
 
-    def __init__(self, folder: Path, hospitals: int = 4, *, has_relays: bool = False) -> None:
-        """`has_relays`: connections between hospitals go through lines that can be cut (`relays`)."""
+    def __init__(
+        self,
+        folder: Path,
+        hospitals: int = 4,
+        *,
+        has_relays: bool = False,
+        program: Sequence[str] = NODE_PROGRAM,
+        options: Sequence[str] = (),
+    ) -> None:
+        """`has_relays`: connections between hospitals go through lines that can be cut (`relays`).
+
+        `program` runs another module with the same options in place of a plain node, and gets `options` at each start.
+        """
         self._folder = folder
         self._hospitals = hospitals
         self._has_relays = has_relays
+        self._program = program
+        self._options = tuple(options)
         self._stack = ExitStack()
         self._testnet: Testnet | None = None
         self._relays: Relays | None = None
@@ -156,8 +169,7 @@ class Network(AbstractContextManager["Network"]):
             process = self.testnet.process_of(name)
             if process is not None:
                 with contextlib.suppress(OSError):
-                    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-                    total += (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+                    total += usage.cpu_seconds(process)
         return total
 
     # ---- processes -------------------------------------------------------------------------------------------------------------
@@ -172,7 +184,7 @@ class Network(AbstractContextManager["Network"]):
     def start(self, names: Iterable[str] | None = None, *, liar: str | None = None, options: Sequence[str] = ()) -> None:
         """Start hospitals (all by default) without waiting; `liar` names a kind of bench/liar.py to put in their place."""
         if liar is None:
-            self.testnet.start(names, options=options, program=NODE_PROGRAM)
+            self.testnet.start(names, options=[*self._options, *options], program=self._program)
         else:
             self.testnet.start(names, options=["--kind", liar, *options], program=LIAR_PROGRAM)
 
@@ -203,7 +215,7 @@ class Network(AbstractContextManager["Network"]):
 
     def fill_disk(self, name: str) -> float:
         """Let no file of a hospital grow any more, as on a full disk; lasts until its process ends. Return the monotonic moment."""
-        process = self._process(name)
+        process = self.process(name)
         resource.prlimit(process, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         return time.monotonic()
 
@@ -216,14 +228,15 @@ class Network(AbstractContextManager["Network"]):
                     os.killpg(process, signal.SIGKILL)  # each node leads a process group of its own; reaches stopped ones too
         self.testnet.stop()
 
-    def _process(self, name: str) -> int:
+    def process(self, name: str) -> int:
+        """Return the process id of a hospital. Raises Unavailable when it does not run."""
         process = self.testnet.process_of(name)
         if process is None:
             raise Unavailable(f"hospital {name} does not run")
         return process
 
     def _signal(self, name: str, number: signal.Signals) -> None:
-        os.kill(self._process(name), number)
+        os.kill(self.process(name), number)
 
     # ---- waiting ---------------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from medchain.node.home import NodeHome
 from medchain.node.privacy import keep_private
 
 FILE_NAME: Final = "sampled.json"
+PROGRAM: Final = ("medchain.bench.sampled",)
 
 
 async def _run(node: Node, sampler: Sampler, file: Path) -> None:

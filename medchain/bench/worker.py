@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import medchain
+from medchain.bench import usage
 from medchain.bench.load import Shape
 from medchain.bench.network import Network
 from medchain.errors import InvariantBroken, Unavailable
@@ -49,6 +50,12 @@ class Checked:
     """Decided with a refusal code: none, for every patient is new."""
 
 
+def environment() -> dict[str, str]:
+    """Return the environment in which another process finds this very program."""
+    parent = str(Path(medchain.__file__).resolve().parent.parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (parent, os.environ.get("PYTHONPATH"))))}
+
+
 class Worker:
     """The load on a network. A context manager: it works from entering until `stop`."""
 
@@ -62,9 +69,7 @@ class Worker:
         self.accepted = 0
 
     def __enter__(self) -> Self:
-        parent = str(Path(medchain.__file__).resolve().parent.parent)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (parent, os.environ.get("PYTHONPATH"))))}
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
         try:
             self._hear()
         except BaseException:
@@ -85,6 +90,10 @@ class Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the load has used."""
+        return usage.cpu_seconds(self._running().pid)
 
     def report(self) -> list[Batch]:
         """Take over what was decided since the last report; return everything so far."""

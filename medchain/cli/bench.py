@@ -54,10 +54,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     faults.add_argument("--hospitals", type=int, default=HOSPITALS_DEFAULT, metavar="N", help="4 (the default) to 10")
     faults.add_argument("--rate", type=float, default=RATE_DEFAULT, metavar="N", help="transactions a second where recovery is measured")
     faults.add_argument("--seed", type=int, default=0, help="of the choice whom a storm kills (default 0)")
-    text = "single costs in one process: verification, codec, hashing, execution, state, LevelDB, sealing, proofs"
-    micro = verbs.add_parser("micro", help=text, description=f"Measures {text}. Exit code 1 when a target that must be reached was missed.")
-    _add_measuring(micro, "group")
-    micro.add_argument("--out", metavar="FILE", help="write the result there, JSON, after every group: an interruption loses one group")
+    for name, text in (
+        ("micro", "single costs in one process: verification, codec, hashing, execution, state, LevelDB, sealing, proofs"),
+        ("cluster", "whole networks under load: rate, latency and processor time, each circumstance varied alone"),
+    ):
+        suite = verbs.add_parser(
+            name, help=text, description=f"Measures {text}. Exit code 1 when a target that must be reached was missed."
+        )
+        _add_measuring(suite, "group")
+        suite.add_argument("--out", metavar="FILE", help="write the result there, JSON, after every group: an interruption loses one group")
     compare = verbs.add_parser(
         "compare",
         help="two results of the same kind: what became better or worse, and what cannot be told",
@@ -103,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         case "report":
             return _report(arguments)
         case _:
-            return run_suite(single_costs(), arguments)
+            return run_suite(single_costs() if arguments.verb == "micro" else whole_networks(), arguments)
 
 
 # ---- faults --------------------------------------------------------------------------------------------------------------------
@@ -144,7 +149,7 @@ def _measure_faults(arguments: argparse.Namespace, names: list[str], size: Size)
     return Measurement(facts, size, arguments.hospitals, arguments.rate, tuple(rows))
 
 
-# ---- micro ------------------------------------------------------------------------------------------------------------
+# ---- micro, cluster ------------------------------------------------------------------------------------------------------------
 
 
 class Measuring(Protocol):
@@ -169,6 +174,13 @@ def single_costs() -> Suite:
     from medchain.bench import micro
 
     return Suite(micro.GROUPS, micro.measure)
+
+
+def whole_networks() -> Suite:
+    """Return the suite of networks under load; it is loaded only when it is asked for."""
+    from medchain.bench import cluster
+
+    return Suite(cluster.AXES, cluster.measure)
 
 
 def run_suite(suite: Suite, arguments: argparse.Namespace) -> int:

@@ -37,7 +37,7 @@ NOUNS: Final[dict[str, Noun]] = {
     "record": Noun("record", "records: put, amend, get, show, history, list"),
     "consent": Noun("consent", "consents: grant, revoke, list, explain"),
     "access": Noun("access", "access: request, emergency, review, emergencies, trail"),
-    "bench": Noun("bench", "measure on this machine: faults, micro, compare, report"),
+    "bench": Noun("bench", "measure on this machine: faults, micro, cluster, compare, report"),
     "evidence": Noun("evidence", "validators that contradicted themselves: list, show, verify"),
     "demo": Noun("demo", "plays the main story on four hospitals"),
 }

@@ -37,7 +37,7 @@ def test_faults_are_listed_by_the_names_that_only_takes(capsys):
     assert not any("{" in title for title in listed.values())
 
 
-# ---- micro ----------------------------------------------------------------------------------------------------------------
+# ---- micro, cluster ----------------------------------------------------------------------------------------------------------------
 
 GROUPS = {"first": "The first group", "second": "The second group", "third": "The third group"}
 
@@ -85,7 +85,7 @@ def test_groups_are_measured_one_by_one_and_make_one_result(tmp_path, capsys):
 
 def test_chosen_groups_alone_are_measured_in_their_own_order(tmp_path):
     measured = Measured()
-    bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "micro", "--only", "third", "--only", "first"))
+    bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "cluster", "--only", "third", "--only", "first"))
     assert measured.asked == [["first"], ["third"]]
 
 
@@ -104,7 +104,7 @@ def test_missed_target_is_told_by_the_exit_code(tmp_path, capsys):
 
 @pytest.mark.parametrize("breaks", [KeyboardInterrupt(), Unavailable("no block within 60 s")])
 def test_interruption_keeps_the_groups_that_are_complete(tmp_path, breaks):
-    arguments = asked(tmp_path, "micro", "--out", str(tmp_path / "result.json"))
+    arguments = asked(tmp_path, "cluster", "--out", str(tmp_path / "result.json"))
     with pytest.raises(type(breaks)):
         bench.run_suite(bench.Suite(GROUPS, Measured(breaks)), arguments)
     assert [case.name for case in Result.load(tmp_path / "result.json").cases] == ["base", "first", "second"]
@@ -135,6 +135,15 @@ def test_groups_are_listed_and_nothing_is_measured(tmp_path, capsys):
     assert bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "micro", "--list")) == output.DONE
     assert "second                  The second group" in capsys.readouterr().out
     assert measured.asked == []
+
+
+def test_axes_of_networks_are_listed_by_the_names_that_only_takes(capsys, tmp_path):
+    assert main.main(["bench", "cluster", "--list", "--json"]) == output.DONE
+    listed = json.loads(capsys.readouterr().out)
+    assert {"base", "shape", "validators", "distance"} <= set(listed)
+    assert main.main(["bench", "cluster", "--only", "weather", "--home", str(tmp_path), "--json"]) == output.WRONG_USE
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "cli.bench-group"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_script_refuses_an_unknown_word_with_a_sentence(repository, script):
 def test_bench_script_explains_itself_and_wants_to_be_told_what_to_measure(repository):
     asked = subprocess.run(["bash", repository / "scripts" / "bench", "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert asked.returncode == 0
-    for verb in ("faults", "micro", "compare", "report"):
+    for verb in ("faults", "micro", "cluster", "compare", "report"):
         assert f"scripts/bench {verb}" in asked.stdout
     told_nothing = subprocess.run(["bash", repository / "scripts" / "bench"], capture_output=True, text=True, timeout=60, check=False)
     assert told_nothing.returncode == 2

@@ -11,6 +11,7 @@ from typing import Final
 
 from medchain.chain.block import LastCommit
 from medchain.chain.certificate import Certificate
+from medchain.chain.genesis import Genesis
 from medchain.chain.parameters import Parameters
 from medchain.chain.transaction import Transaction, TransactionBody
 from medchain.chain.vote import COMMIT, Vote
@@ -33,19 +34,15 @@ CERTIFICATE_BYTES: Final = 500
 """Of a hospital's TLS certificate, as in a real genesis document."""
 
 
-class Solo:
-    """The chain of a network that is alone in the world."""
+class LoneChain:
+    """A chain that is decided by one who holds the consensus keys of all its validators."""
 
-    def __init__(self, store: KeyValue, hospitals: int = 4, parameters: Parameters | None = None) -> None:
-        """Found the network in an empty store."""
-        identities = make_identities(SEED, hospitals, parameters or Parameters(), SigningOrder())
-        members = [replace(member, certificate=bytes(CERTIFICATE_BYTES)) for member in identities.genesis.hospitals]
-        self.genesis = replace(identities.genesis, hospitals=tuple(members))
-        self.network = self.genesis.domain()
-        self.consensus = [SigningKey(key.seed_bytes()) for key in identities.consensus]
-        self.organisations = [SigningKey(key.seed_bytes()) for key in identities.organisations]
+    def __init__(self, store: KeyValue, genesis: Genesis, consensus: Sequence[SigningKey]) -> None:
+        """`store`: founded already; `consensus`: keys in the order of the genesis document."""
+        self.genesis = genesis
+        self.network = genesis.domain()
+        self.consensus = consensus
         self.store = store
-        store.write(founding_batch(self.genesis))
         self.staged = Staged(store)
         self.chain = DecidedChain(self.genesis, self.staged)
         self.verifier = Verifier(self.network)
@@ -76,11 +73,11 @@ class Solo:
         """Return the signed transaction of these operations."""
         return Transaction.sign(self.body(sender, *handlers), sender, self.network)
 
-    def build(self, transactions: Sequence[Transaction]) -> Executed:
-        """Return the next block, executed as its primary does it."""
+    def build(self, transactions: Sequence[Transaction], milliseconds: int = BLOCK_MS) -> Executed:
+        """Return the next block, so long after the one before, executed as its primary does it."""
         chain = self.chain
         height = chain.height + 1
-        return self.executor.build(0, chain.header.time_ms + BLOCK_MS, primary(chain.rotation, height, 0), transactions)
+        return self.executor.build(0, chain.header.time_ms + milliseconds, primary(chain.rotation, height, 0), transactions)
 
     def remember(self, transactions: Sequence[Transaction]) -> None:
         """Let the verifier know the signatures of transactions, as admission did."""
@@ -106,8 +103,21 @@ class Solo:
         self.chain.state.adopt(changes)
         self.store.write(self.staged.take_batch())
 
-    def decide(self, transactions: Sequence[Transaction]) -> Executed:
+    def decide(self, transactions: Sequence[Transaction], milliseconds: int = BLOCK_MS) -> Executed:
         """Decide a block of these transactions."""
-        executed = self.build(transactions)
+        executed = self.build(transactions, milliseconds)
         self.store.write(self.adopt(executed, self.certificate_of(executed)))
         return executed
+
+
+class Solo(LoneChain):
+    """The chain of a network that is alone in the world, with keys of its own making."""
+
+    def __init__(self, store: KeyValue, hospitals: int = 4, parameters: Parameters | None = None) -> None:
+        """Found the network in an empty store."""
+        identities = make_identities(SEED, hospitals, parameters or Parameters(), SigningOrder())
+        members = [replace(member, certificate=bytes(CERTIFICATE_BYTES)) for member in identities.genesis.hospitals]
+        genesis = replace(identities.genesis, hospitals=tuple(members))
+        self.organisations = [SigningKey(key.seed_bytes()) for key in identities.organisations]
+        store.write(founding_batch(genesis))
+        super().__init__(store, genesis, [SigningKey(key.seed_bytes()) for key in identities.consensus])
