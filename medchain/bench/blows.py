@@ -90,6 +90,8 @@ def killed(bench: Bench, base: Setting) -> Case:
         ended = time.monotonic()
         decided = rounds.decided(session, began, ended)
     latencies = [batch.latency_ms for batch in decided]
+    if not latencies:
+        raise Unavailable("nothing was decided while primaries were killed")
     measures = {
         "next_block_p99": Measure("ms", LOWER, (percentile(waits, 0.99),)),
         "next_block": Measure("ms", LOWER, tuple(waits)),
@@ -112,7 +114,6 @@ def _settle(session: Session) -> None:
 
 def _case(setting: Setting, healthy: list[Window], under: list[Window], bound: Limit) -> Case:
     """Return the case under a fault, and how its rate stands to that of the same network just before."""
-    bound.time()
     before = percentile([window.rate for window in healthy], 0.5)
     ratio = Measure("x", HIGHER, tuple(window.rate / before for window in under))
     rate = Measure("1/s", HIGHER, tuple(window.rate for window in healthy))

@@ -178,7 +178,7 @@ class Suite:
 ROOM: Final = 2.5
 """By how much a case may be faster than the base case lets expect before it signs on the way."""
 MILLION: Final = 1_000_000
-QUICK_SETTINGS: Final = {"kind": 2, "shape": 2, "submission": 1, "validators": 1, "distance": 1}
+QUICK_SETTINGS: Final = {"kind": 1, "shape": 2, "submission": 1, "validators": 1, "distance": 1}
 
 _AXES: Final[dict[str, Callable[[Suite], Iterator[Job]]]] = {
     "base": Suite.base_alone,

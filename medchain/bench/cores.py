@@ -18,9 +18,9 @@ from typing import Final
 
 from medchain.bench import usage
 from medchain.bench.network import AGREE_SECONDS, Network
+from medchain.bench.program import environment
 from medchain.bench.results import HIGHER, LOWER, Case, Measure
 from medchain.bench.rounds import Bench
-from medchain.bench.worker import environment
 from medchain.errors import Unavailable
 from medchain.testnet.launch import poll
 

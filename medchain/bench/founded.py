@@ -23,7 +23,7 @@ from typing import Final
 
 from medchain.bench.micro.clinic import check
 from medchain.bench.micro.solo import LoneChain
-from medchain.bench.worker import environment
+from medchain.bench.program import environment
 from medchain.bench.workload import Consents, Task, joined
 from medchain.chain import limits
 from medchain.chain.transaction import Transaction, TransactionBody

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Final
 
-from medchain.bench.worker import environment
+from medchain.bench.program import environment
 from medchain.crypto.signing import SigningKey, verify_many
 from medchain.errors import Unavailable
 

@@ -37,6 +37,10 @@ from medchain.node.home import load_genesis
 from medchain.testnet.plan import Plan, load_plan
 from medchain.wire.methods import BATCH_TRANSACTIONS_MAX
 
+POSTED_TOGETHER: Final = 8
+"""Of a group where each transaction has a POST of its own."""
+OPERATIONS_TOGETHER: Final = 256
+"""Of a group at most: what takes longer than a block is known to be decided late, and all at once."""
 LIFE_BLOCKS: Final = 5_000
 """How long a transaction may wait: minutes, longer than any fault of the page, within the expiry window."""
 PAUSE_SECONDS: Final = 0.05
@@ -68,9 +72,16 @@ class Shape:
     prepared: int = 0
     """Transactions signed before the work begins; when they are used up, further ones are signed as they are needed."""
     in_flight: int = 8
-    """Groups under way: five hundred transactions keep two cores busy; more of them only wait longer."""
+    """Groups (`together` transactions each) under way: five hundred transactions keep two cores busy; more of them only wait longer."""
     rate: float = 0.0
     """Transactions a second, 0 = closed loop."""
+
+    @property
+    def together(self) -> int:
+        """Transactions of a group: what one worker hands in before it waits for the decision of the last."""
+        if self.submit == 1:
+            return POSTED_TOGETHER
+        return max(self.batch, min(BATCH_TRANSACTIONS_MAX, OPERATIONS_TOGETHER // self.operations))
 
     def words(self) -> list[str]:
         """Return the words of the command line."""
@@ -91,11 +102,11 @@ class Load:
         self._shape = shape
         self._names = list(keys)
         self._clients = {seat.name: NodeClient(seat.rpc_url) for seat in plan.seats if seat.name in keys}
-        margin = BATCH_TRANSACTIONS_MAX * len(keys)  # groups are whole, and hospitals have the same number or one more
+        margin = shape.together * len(keys)  # groups are whole, and hospitals have the same number or one more
         self._source = workload(shape.kind, self._network, keys, (shape.prepared + margin) * shape.operations)
         self._ready: dict[str, deque[list[Transaction]]] = {name: deque() for name in self._names}
         """Groups signed beforehand, by hospital."""
-        self._seconds_per_group = BATCH_TRANSACTIONS_MAX / shape.rate if shape.rate else 0.0
+        self._seconds_per_group = shape.together / shape.rate if shape.rate else 0.0
         self._next_due = 0.0
         self._height = 0
         self._is_stopping = False
@@ -118,7 +129,7 @@ class Load:
             ]
             room = asyncio.Semaphore(PREPARING_AT_ONCE)
             await asyncio.gather(*(self._decide(group, name, room) for name, group in groups))
-        for number in range(self._shape.prepared // BATCH_TRANSACTIONS_MAX):
+        for number in range(self._shape.prepared // self._shape.together):
             name = self._names[number % len(self._names)]
             self._ready[name].append(self._group(name))
 
@@ -172,10 +183,10 @@ class Load:
                 self.batches.append((due, time.monotonic(), len(accepted)))
 
     def _group(self, hospital: str) -> list[Transaction]:
-        """Return 64 signed transactions."""
+        """Return the signed transactions of a group."""
         shape, group = self._shape, list[Transaction]()
-        while len(group) < BATCH_TRANSACTIONS_MAX:
-            count = min(shape.batch, BATCH_TRANSACTIONS_MAX - len(group))
+        while len(group) < shape.together:
+            count = min(shape.batch, shape.together - len(group))
             task = self._source.next(hospital, count * shape.operations)
             parts = [task.operations[start : start + shape.operations] for start in range(0, len(task.operations), shape.operations)]
             group += self._signed([Task(hospital, task.key, part) for part in parts])

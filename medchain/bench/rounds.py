@@ -36,8 +36,6 @@ MEGABYTE: Final = 1e6
 IN_FLIGHT: Final = 48
 """Groups of 64 under way when as much as possible is asked: three thousand transactions fill the largest block while the next waits."""
 ANSWER_SECONDS: Final = 10.0
-MARGIN_SECONDS: Final = 4.0
-"""Of prepared transactions, for what is used up before the first window and after the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +59,14 @@ class Size:
     transactions: int
     """Of replayed traffic."""
     idle_s: float
+    margin_s: float
+    """Of prepared transactions, for what is used up before the first window and after the last."""
+    is_drift_seen: bool
+    """Whether the verification limit is timed after each case, too."""
 
 
-FULL: Final = Size(5.0, 3, (1_000_000,), (100_000, 1_000_000), (100, 1_000, 10_000), 4, 30.0, 3, 12.0, 24_000, 24.0)
-QUICK: Final = Size(1.0, 2, (10_000,), (10_000,), (20, 100), 1, 4.0, 1, 2.0, 2_000, 3.0)
+FULL: Final = Size(5.0, 3, (1_000_000,), (100_000, 1_000_000), (100, 1_000, 10_000), 4, 30.0, 3, 12.0, 24_000, 24.0, 4.0, True)
+QUICK: Final = Size(1.0, 2, (10_000,), (10_000,), (20, 100), 1, 4.0, 1, 2.0, 2_000, 2.0, 2.0, False)
 """Shows that everything works; its figures are not to be quoted."""
 
 
@@ -144,7 +146,7 @@ class Bench:
 
     def prepared(self, setting: Setting, seconds: float) -> Shape:
         """Return the load of a setting with what is signed before it begins."""
-        return replace(setting.shape, prepared=int((setting.shape.rate or setting.expected) * (seconds + MARGIN_SECONDS)))
+        return replace(setting.shape, prepared=int((setting.shape.rate or setting.expected) * (seconds + self.size.margin_s)))
 
 
 def check(session: Session) -> None:
@@ -238,9 +240,13 @@ def window(session: Session, seconds: float, names: Sequence[str] = ()) -> Windo
     _next_block(session.network, names[0])
     before = count(session, names)
     time.sleep(seconds)
-    _next_block(session.network, names[0])
-    after = count(session, names)
-    done = decided(session, before.moment, after.moment)
+    done: list[Batch] = []
+    while not done:  # a slow network needs longer until the load knows of anything
+        _next_block(session.network, names[0])
+        after = count(session, names)
+        if after.moment - before.moment > AGREE_SECONDS:
+            raise Unavailable(f"nothing was decided within {AGREE_SECONDS:.0f} s")
+        done = decided(session, before.moment, after.moment)
     network = session.network
     return Window(
         seconds=after.moment - before.moment,
@@ -264,11 +270,8 @@ def _next_block(network: Network, name: str) -> None:
 
 
 def decided(session: Session, begin: float, end: float) -> list[Batch]:
-    """Return the groups whose decision was learned in a span. Raises Unavailable when there is none."""
-    done = [batch for batch in session.worker.report() if begin < batch.decided <= end]
-    if not done:
-        raise Unavailable(f"nothing was decided within {end - begin:.0f} s")
-    return done
+    """Return the groups whose decision was learned in a span."""
+    return [batch for batch in session.worker.report() if begin < batch.decided <= end]
 
 
 # ---- cases ---------------------------------------------------------------------------------------------------------------------
@@ -297,7 +300,8 @@ def steady(bench: Bench, setting: Setting) -> Case:
     bound.time()
     with bench.session(setting) as session:
         windows = [window(session, bench.size.window_s) for _ in range(bench.size.windows)]
-    bound.time()
+    if bench.size.is_drift_seen:
+        bound.time()
     return case_of(setting, measures_of(setting, windows, bound))
 
 
@@ -341,8 +345,11 @@ def breakdown(bench: Bench, setting: Setting) -> dict[str, Measure]:
         network, names = session.network, session.network.names
         before, begin = told(network, names, sampled.FILE_NAME), time.monotonic()
         time.sleep(bench.size.window_s * 2)
+        _next_block(network, names[0])
         after, end = told(network, names, sampled.FILE_NAME), time.monotonic()
         transactions = sum(batch.transactions for batch in decided(session, begin, end))
+    if not transactions:
+        raise Unavailable("nothing was decided while samples were taken")
     spent: Counter[str] = Counter()
     for rows, sign in ((after, 1.0), (before, -1.0)):
         for row in rows:

@@ -10,14 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import medchain
 from medchain.bench import usage
 from medchain.bench.load import Shape
 from medchain.bench.network import Network
+from medchain.bench.program import environment
 from medchain.errors import InvariantBroken, Unavailable
 
 ANSWER_SECONDS: Final = 120.0
@@ -48,12 +47,6 @@ class Checked:
     doubled: int
     refused: int
     """Decided with a refusal code: none, for every patient is new."""
-
-
-def environment() -> dict[str, str]:
-    """Return the environment in which another process finds this very program."""
-    parent = str(Path(medchain.__file__).resolve().parent.parent)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (parent, os.environ.get("PYTHONPATH"))))}
 
 
 class Worker:
