@@ -35,9 +35,8 @@ from medchain.store.leveldb import LevelDB
 from medchain.testnet.launch import Testnet
 from medchain.testnet.plan import Plan, load_plan
 
-ROWS_OF_A_CONSENT: Final = 5
-ROOM: Final = 1.4
-"""More than is needed: a patient whose last few consents do not fill a transaction is left."""
+AT_ONCE: Final = 10_000
+"""Consents for which patients are registered at once."""
 PER_TRANSACTION: Final = 50
 PER_BLOCK: Final = 20
 """Transactions of a block while the state is filled: a thousand operations, within every bound of a block."""
@@ -105,12 +104,12 @@ class Past:
 
     def fill(self, keys: int) -> None:
         """Decide blocks full of consents until the state holds so many keys."""
-        if self.keys >= keys:
-            return
-        source = self._consents(int((keys - self.keys) / ROWS_OF_A_CONSENT * ROOM) + PER_BLOCK * PER_TRANSACTION)
-        names = itertools.cycle(self._organisations)
         while self.keys < keys:
-            self._decide([source.next(next(names), PER_TRANSACTION) for _ in range(PER_BLOCK)])
+            source = self._consents(AT_ONCE)
+            for _ in range(AT_ONCE // (PER_BLOCK * PER_TRANSACTION)):
+                if self.keys < keys:
+                    names = itertools.islice(itertools.cycle(self._organisations), PER_BLOCK)
+                    self._decide([source.next(name, PER_TRANSACTION) for name in names])
 
     def lengthen(self, blocks: int) -> None:
         """Decide blocks of one consent each until the chain has so many."""
