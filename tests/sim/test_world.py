@@ -9,6 +9,7 @@ import pytest
 
 from medchain.engine.ready import Event, PeerConnected, PeerDisconnected, Ready
 from medchain.errors import InvariantBroken
+from medchain.sim.checkers.progress import Progress
 from medchain.sim.faults import Backup, ClockJump, Crash, CrashPoint, DiskFate, Flap, Partition, Pause, SlowDisk, draw_plan, quiet_plan
 from medchain.sim.network import links_between
 from medchain.sim.node import NodeState, Start
@@ -141,6 +142,20 @@ def _row(number: int) -> Any:
     from medchain.store.keyvalue import WriteBatch
 
     return WriteBatch.of((b"row", bytes((number % 256,)) * 40))
+
+
+def test_process_that_dies_after_healing_is_waited_for_until_it_is_back(make_world: MakeWorld) -> None:
+    """The long crash matrix once asked the closed store of a catching-up node that died after everything had healed."""
+    world, _ = make_world(quiet_plan(1))
+    world.run_until(500_000)
+    world.heal()
+    world.is_workload_over = True
+    progress = Progress(world)
+    assert progress._is_at_rest()
+    world.kill_node(world.nodes[1], "by hand", 100_000)
+    assert not progress._is_at_rest()
+    world.run_until(700_000)
+    assert progress._is_at_rest()
 
 
 def test_healing_ends_every_fault(make_world: MakeWorld) -> None:
