@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from medchain.chain.limits import BATCH_SIGNATURE_IDS_MAX
 from medchain.chain.parameters import Parameters
 from medchain.sim.liars.kinds import draw_kind
 from medchain.sim.network import Link, Weather, links_between
@@ -162,6 +163,10 @@ class Plan:
     """Submissions that may come at one instant."""
     pool_bytes_max: int = 4 * 1024 * 1024
     """Room of every pool."""
+    batch_permille: int = 0
+    """Submissions for which a client signs several transactions with one signature."""
+    batch_max: int = BATCH_SIGNATURE_IDS_MAX
+    """The most transactions in a batch; the fewest are two."""
     liars: tuple[tuple[int, str], ...] = ()
     """(node, kind of liar), see liars/roster.py."""
 
@@ -245,7 +250,14 @@ def draw_plan(seed: int, nodes: int | None = None, has_liars: bool | None = None
         burst_max=dice.choice((1, 1, 1, 12)),
         pool_bytes_max=dice.choice((4 * 1024 * 1024, 4 * 1024 * 1024, 16 * 1024)),
         liars=tuple([(node, draw_kind(dice)) for node in drawn.liars]),
+        **_draw_batches(dice),
     )
+
+
+def _draw_batches(dice: random.Random) -> dict[str, int]:
+    """In three of four seeds clients sign in batches: many small ones, or few large ones."""
+    batch_max = dice.choice((1, 4, 16, BATCH_SIGNATURE_IDS_MAX))
+    return {} if batch_max == 1 else {"batch_permille": {4: 150, 16: 80}.get(batch_max, 40), "batch_max": batch_max}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from dataclasses import fields, replace
 from enum import Enum
 from typing import Any, Final
 
+from medchain.chain.limits import BATCH_SIGNATURE_IDS_MAX
 from medchain.chain.parameters import Parameters
+from medchain.chain.transaction import BATCH_IDS_MIN
 from medchain.errors import Malformed
 from medchain.sim import faults
 from medchain.sim.faults import Action, CrashPoint, DiskFate, Plan, quiet_plan
@@ -144,3 +146,5 @@ def _check(plan: Plan) -> None:
         raise Malformed("a plan has one clock a node")
     if min(plan.tick_ms, plan.submit_interval_ms, plan.burst_max, plan.safety_ms, plan.valid_for_blocks) < 1:
         raise Malformed("intervals of a plan are 1 or more")
+    if not BATCH_IDS_MIN <= plan.batch_max <= BATCH_SIGNATURE_IDS_MAX:
+        raise Malformed(f"a batch of a plan has {BATCH_IDS_MIN} to {BATCH_SIGNATURE_IDS_MAX} transactions")

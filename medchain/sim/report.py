@@ -10,6 +10,11 @@ from medchain.sim.node import Violation
 
 HEIGHTS_MIN: Final = 20
 """A seed counts only if it saw so many heights, a crash and a partition (lessons.md)."""
+ADDED_UP: Final = (
+    "heights", "view_changes", "submitted", "batches", "batched", "accepted", "decided", "batched_decided", "batches_split", "expired",
+    "virtual_ms",
+)  # fmt: skip
+"""Numbers of a seed of which a summary has the sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,16 @@ class SeedReport:
     view_changes: int
     highest_view: int
     submitted: int
+    batches: int
+    """Signatures of clients over several transactions."""
+    batched: int
+    """Of those submitted, transactions that share a signature with others."""
     accepted: int
     decided: int
+    batched_decided: int
+    """Of the decided, transactions that share a signature with others."""
+    batches_split: int
+    """Batches that ended in more than one block."""
     expired: int
     refusals: dict[str, int]
     recovery_ms: int
@@ -81,8 +94,13 @@ class Summary:
     seeds_with_view_change: int = 0
     highest_view: int = 0
     submitted: int = 0
+    batches: int = 0
+    batched: int = 0
+    seeds_with_batches: int = 0
     accepted: int = 0
     decided: int = 0
+    batched_decided: int = 0
+    batches_split: int = 0
     expired: int = 0
     recovery_ms_max: int = 0
     recovery_ms_total: int = 0
@@ -102,9 +120,10 @@ class Summary:
             total: dict[str, int] = getattr(self, name)
             for key, count in getattr(report, name).items():
                 total[key] = total.get(key, 0) + count
-        for name in ("heights", "view_changes", "submitted", "accepted", "decided", "expired", "virtual_ms"):
+        for name in ADDED_UP:
             setattr(self, name, getattr(self, name) + getattr(report, name))
         self.seeds_with_liars += bool(report.liars)
+        self.seeds_with_batches += bool(report.batches)
         self.seeds_with_view_change += bool(report.view_changes)
         self.highest_view = max(self.highest_view, report.highest_view)
         self.recovery_ms_max = max(self.recovery_ms_max, report.recovery_ms)
@@ -123,6 +142,13 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {counts[name]}" for name in sorted(counts)) or "none"
 
 
+def _batches(report: SeedReport | Summary) -> str:
+    return (
+        f"{report.batches} batches signed: {report.batched} transactions of them submitted, {report.batched_decided} decided, "
+        f"{report.batches_split} batches in more than one block"
+    )
+
+
 def describe_seed(report: SeedReport) -> list[str]:
     """Return the lines that tell one seed to a person."""
     lines = [
@@ -135,6 +161,7 @@ def describe_seed(report: SeedReport) -> list[str]:
         f"  view changes {report.view_changes}, highest view {report.highest_view}, recovery {report.recovery_ms} ms after healing",
         f"  transactions: {report.submitted} submitted, {report.accepted} accepted, {report.decided} decided, {report.expired} expired; "
         f"refused: {_counts(report.refusals)}",
+        f"  {_batches(report)}",
         f"  {report.turns} turns, {report.messages} messages, {report.bytes_sent} bytes; alarms: {_counts(report.alarms)}",
         f"  liars named for: {_counts(report.accusations)}",
     ]
@@ -160,6 +187,7 @@ def describe(summary: Summary, seconds: float, cpu_seconds: float) -> list[str]:
         f"  messages lost or held, by kind: {_counts(summary.lost)}",
         f"  view changes {summary.view_changes} in {summary.seeds_with_view_change} seeds, highest view {summary.highest_view}",
         f"  transactions: {summary.submitted} submitted, {summary.accepted} accepted, {summary.decided} decided, {summary.expired} expired",
+        f"  {_batches(summary)}; in {summary.seeds_with_batches} seeds",
         f"  refused: {_counts(summary.refusals)}",
         f"  alarms: {_counts(summary.alarms)}",
         f"  liars named for: {_counts(summary.accusations)}",

@@ -69,7 +69,7 @@ def run_plan(
     identities = make_identities(plan.seed, plan.nodes, plan.parameters, signing)
     founding = founding_batch(identities.genesis)
     lying = plan.liar_nodes
-    workload = Workload(plan.seed, identities, plan.valid_for_blocks, plan.resubmit_permille)
+    workload = Workload(plan.seed, identities, plan.valid_for_blocks, plan.resubmit_permille, plan.batch_permille, plan.batch_max)
     workload.book.untrusted = lying
     case = Case(
         identities.genesis,
@@ -136,8 +136,12 @@ def _report(world: World, panel: Panel, progress: Progress, trace: Trace) -> See
         view_changes=panel.promises.view_changes,
         highest_view=panel.promises.highest_view,
         submitted=book.submitted,
+        batches=book.batches,
+        batched=book.batched,
         accepted=len(book.accepted),
         decided=panel.durability.decided,
+        batched_decided=panel.durability.batched_decided,
+        batches_split=panel.durability.batches_split,
         expired=panel.durability.expired,
         refusals=book.refusals,
         recovery_ms=progress.recovery_ms,

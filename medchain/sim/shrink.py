@@ -20,8 +20,8 @@ Check = Callable[[Plan], str]
 SHORTER: Final = (0, 1, 2)
 """Shares of a duration that are tried: none of it, a quarter, a half."""
 FIELDS_LAST: Final = (
-    "weather", "clock_drifts_ppm", "clock_offsets_ms", "parameters", "resubmit_permille", "burst_max", "pool_bytes_max", "valid_for_blocks",
-    "turn_us", "sync_us", "tick_ms", "submit_interval_ms",
+    "weather", "clock_drifts_ppm", "clock_offsets_ms", "parameters", "resubmit_permille", "batch_permille", "batch_max",
+    "burst_max", "pool_bytes_max", "valid_for_blocks", "turn_us", "sync_us", "tick_ms", "submit_interval_ms",
 )  # fmt: skip
 """Fields that are set back to the quiet plan's, whole, in this order."""
 
@@ -174,6 +174,8 @@ def describe_plan(plan: Plan) -> list[str]:
     lines += [f"  at {action.at_ms} ms: {action}" for action in plan.actions]
     if plan.weather != Weather():
         lines.append(f"  weather: {plan.weather}")
+    if plan.batch_permille:
+        lines.append(f"  clients sign {plan.batch_permille} of 1000 submissions in batches, of up to {plan.batch_max}")
     if any(plan.clock_offsets_ms):
         lines.append(f"  clocks off by {', '.join(str(offset) for offset in plan.clock_offsets_ms)} ms")
     return lines
@@ -183,5 +185,3 @@ def minimal_steps(plan: Plan) -> Sequence[Plan]:
     """Return every plan that lacks one fault or one liar of this one."""
     without = [replace(plan, actions=(*plan.actions[:place], *plan.actions[place + 1 :])) for place in range(len(plan.actions))]
     return [*without, *[replace(plan, liars=tuple([other for other in plan.liars if other != liar])) for liar in plan.liars]]
-
-

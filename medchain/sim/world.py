@@ -174,16 +174,16 @@ class World:
     # ---- clients ------------------------------------------------------------------------------------------------------------
 
     def _submit(self) -> None:
-        """A client hands a transaction to some living node, and the next one comes a while later."""
+        """A client hands a transaction, or a batch of them, to some living node, and the next one comes a while later."""
         if self.is_workload_over:
             return
         candidates = [node for node in self.nodes if node.state is NodeState.UP]
         count = self._dice.randint(1, self.plan.burst_max) if candidates and self._dice.randrange(4) == 0 else min(1, len(candidates))
         for _ in range(count):
             node = self._dice.choice(candidates)
-            request, transaction = self.workload.next(node.height, self._timeline.now_us)
-            self._timeline.note(f"client submits {request} {transaction.id[:6].hex()} to {node.index}")
-            self._turns.push(node, Submitted(request, transaction))
+            for request, transaction in self.workload.hand_in(node.height, self._timeline.now_us):
+                self._timeline.note(f"client submits {request} {transaction.id[:6].hex()} to {node.index}")
+                self._turns.push(node, Submitted(request, transaction))
         mean_us = self.plan.submit_interval_ms * 1000
         self._timeline.after(self._dice.randint(mean_us // 4, mean_us * 7 // 4), self._submit)
 

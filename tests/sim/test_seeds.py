@@ -38,6 +38,7 @@ def test_nearly_every_seed_counts_and_together_they_contain_every_fault(reports:
     assert summary.seeds_with_liars > SEEDS // 4 and set(summary.liars) == set(LIAR_KINDS), summary.liars
     assert summary.seeds_with_view_change > SEEDS // 2 and summary.highest_view >= 3
     assert summary.decided > SEEDS * 10 and summary.expired > 0
+    assert summary.seeds_with_batches > SEEDS // 2 and summary.batched_decided > SEEDS * 10 and summary.batches_split > SEEDS // 2
     assert set(summary.faults) >= {
         "pause", "flap", "clock jump", "slow disk", "full disk", "clock off", "messages lost", "messages doubled", "messages reordered",
         "write torn: part kept", "write torn: all kept",

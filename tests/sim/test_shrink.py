@@ -72,6 +72,8 @@ def test_plan_survives_its_text_and_names_only_what_is_unusual() -> None:
         '{"seed":1,"clock_offsets_ms":[1e999,0,0,0]}',
         '{"seed":1,"tick_ms":0}',
         '{"seed":1,"tick_ms":"soon"}',
+        '{"seed":1,"batch_permille":9,"batch_max":1}',
+        '{"seed":1,"batch_permille":9,"batch_max":65}',
         '{"seed":1,"weather":{"rain":1}}',
         '{"seed":1,"weather":7}',
         "[" * 100_001,

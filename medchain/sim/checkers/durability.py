@@ -23,6 +23,10 @@ class Durability:
         self._blocks: dict[bytes, tuple[bytes, ...]] = {}
         self.decided = 0
         self.expired = 0
+        self.batched_decided = 0
+        """Of the decided, how many clients had signed together with others."""
+        self.batches_split = 0
+        """Batches whose transactions stand in more than one block."""
 
     def on_turn(self, turn: Turn) -> None:
         """Accepted means: in the pool or in a block, durably, before the answer left; or expired in this very turn, and told so."""
@@ -62,7 +66,18 @@ class Durability:
                 decided_elsewhere = any(other.get(layout.transaction_key(identity)) is not None for other in ending.stores)
                 if not decided_elsewhere:
                     self._case.find(NAME, f"{identity[:6].hex()} was accepted and is in no pool and no block")
+        self._count_batches(ending, places)
         self._check_index(node, store, places)
+
+    def _count_batches(self, ending: Ending, places: dict[bytes, int]) -> None:
+        """Count what became of batches: to show what a seed contained; no promise is about them, each transaction stands for itself."""
+        heights_of: dict[bytes, set[int]] = {}
+        self.batched_decided = 0
+        for identity, transaction in ending.accepted.items():
+            if transaction.batch_root is not None and identity in places:
+                self.batched_decided += 1
+                heights_of.setdefault(transaction.batch_root, set()).add(places[identity])
+        self.batches_split = sum(len(heights) > 1 for heights in heights_of.values())
 
     def _check_index(self, node: int, store: KeyValue, places: dict[bytes, int]) -> None:
         for identity, height in places.items():

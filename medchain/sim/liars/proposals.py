@@ -19,8 +19,8 @@ from medchain.consensus.messages import PrePrepare
 from medchain.crypto.hashing import tagged_digest
 from medchain.crypto.signing import SigningKey
 from medchain.engine.ready import Envelope, Event, Ready, Received, Submitted
+from medchain.sim.authentication import sign_again, sign_otherwise, with_authentication_of, with_forged_signature
 from medchain.sim.engines import build_block
-from medchain.sim.liars.authentication import sign_again, with_forged_signature
 from medchain.sim.liars.liar import Liar
 from medchain.sim.node import EngineLike, Start
 from medchain.wire.peer import BlockSent, BlockWanted, Entry, TransactionsOffered, TransactionsWanted
@@ -242,7 +242,8 @@ class HiddenBytes(FalsePrimary):
 
 
 class OtherAuthentications(FalsePrimary):
-    """Knows its clients' keys and signs their transactions a second time: one body, two genuine authentications, or a forged one.
+    """Knows its clients' keys and signs their transactions a second time: one body, two genuine authentications (alone, in a batch), or a
+    forged one, such as another one's place under a batch signature.
 
     Gossips one to some and another to others, and proposes what nobody holds. Tests that roots, lists and memories are over (id,
     authentication digest), that the proposed authentication is fetched, and that a forged one never rides on a remembered id.
@@ -273,10 +274,22 @@ class OtherAuthentications(FalsePrimary):
     def _again(self, transaction: Transaction) -> Transaction:
         key, roll = self._clients.get(transaction.body.sender), self.dice.randrange(8)
         if roll == 0:
-            return with_forged_signature(transaction)
+            return self._forge(transaction)
         if key is None or roll < 5:
             return transaction
+        if roll == 5 and self._batched():
+            return sign_otherwise(transaction, key, self.network, other=tagged_digest("medchain/sim/unknown", transaction.id))
         return sign_again(transaction, key, self.network, nonce=self.dice.randrange(1, 2**250))
+
+    def _forge(self, transaction: Transaction) -> Transaction:
+        """Take the place of another transaction of this sender under a batch signature, if one is known; else forge the signature."""
+        sender = transaction.body.sender
+        others = [other for other in self._batched() if other.body.sender == sender and other.id != transaction.id]
+        return with_authentication_of(others[-1], transaction.body) if others else with_forged_signature(transaction)
+
+    def _batched(self) -> list[Transaction]:
+        """Return what was heard of that is signed in batches: nothing in a world without any, whose history so stays what it was."""
+        return [transaction for transaction in self.heard.values() if transaction.batch_root is not None]
 
 
 class LazyPrimary(FalsePrimary):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import medchain.engine.admission
@@ -20,7 +21,7 @@ from medchain.engine.recovery import AmnesiaCheck
 from medchain.engine.sync import Sync
 from medchain.engine.verification import Item, Verifier
 from medchain.sim.faults import Action, Backup, Crash, CrashPoint, DiskFate, Plan, quiet_plan
-from medchain.sim.mutants.mutant import Mutant, lying
+from medchain.sim.mutants.mutant import Mutant, PlanMaker, lying
 
 # ---- blocks -------------------------------------------------------------------------------------------------------------------
 
@@ -50,6 +51,10 @@ def _ignore_result(self: Executor, *anything: Any) -> None:
 def _find_by_id(self: Mempool, entry: tuple[bytes, bytes]) -> Transaction | None:
     held = self._entries.get(entry[0])
     return None if held is None else held.transaction
+
+
+def _hold_by_id(self: Mempool, transaction: Transaction) -> bool:
+    return transaction.id in self._entries
 
 
 def _refuse_no_window(chain: DecidedChain, transaction: Transaction) -> None:
@@ -116,6 +121,12 @@ BLOCKS: Final = (
         ((Mempool, "find", _find_by_id),),
         plans=lying(4, "other authentications"),
     ),
+    Mutant(
+        "admitted by id alone",
+        "a transaction of a block is not looked at when the pool holds the same body, with whatever authentication (lessons.md)",
+        ((Mempool, "holds", _hold_by_id),),
+        plans=lying(4, "other authentications"),
+    ),
 )
 
 # ---- what blocks carry (late commits: rotation.py) --------------------------------------------------------------------------------
@@ -154,6 +165,25 @@ def _remember_message_only(self: Verifier, items: Sequence[Item]) -> list[bool]:
     return answers
 
 
+def _remember_signature_only(self: Verifier, items: Sequence[Item]) -> list[bool]:
+    """Answer from memory by (key, signature), whatever is signed."""
+    known = [(key, b"", signature) in self._newer for key, _, signature in items]
+    answers = [is_known or is_valid for is_known, is_valid in zip(known, _honest_check_all(self, items), strict=True)]
+    for (key, _, signature), is_valid in zip(items, answers, strict=True):
+        if is_valid:
+            self._newer[key, b"", signature] = True
+    return answers
+
+
+def _signing_together(kind: str) -> PlanMaker:
+    """Return a maker of drawn plans in which clients sign many of their transactions in batches, and every liar is of this kind."""
+
+    def make(seed: int) -> Plan:
+        return replace(lying(4, kind)(seed), batch_permille=200, batch_max=8)
+
+    return make
+
+
 def _certified_anyway(self: Executor, certificate: Certificate, validators: ValidatorSet) -> bool:
     return True
 
@@ -175,6 +205,12 @@ SIGNATURES: Final = (
         "a forged authentication rides on a remembered id (lessons.md)",
         ((Verifier, "check_all", _remember_message_only),),
         plans=lying(4, "other authentications"),
+    ),
+    Mutant(
+        "remembered without what is signed",
+        "a batch signature found valid once is believed over roots of other ids (protocol.md, batch signature)",
+        ((Verifier, "check_all", _remember_signature_only),),
+        plans=_signing_together("other authentications"),
     ),
     Mutant(
         "certificates unchecked",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from medchain.sim.mutants.mutant import Mutant, Wrap, unwritten
+from medchain.sim.mutants.mutant import Mutant, Wrap, blackouts, unwritten
 from medchain.store import layout
 from medchain.store.keyvalue import WriteBatch
 
@@ -34,7 +34,7 @@ DURABILITY: Final = (
         wrap=_hard_state(b"q"),
         harmless="votes and proofs name the block, and its bytes are found by that name: one look into the store more after a crash",
     ),
-    Mutant("prepared proofs unwritten", "commits are said while their prepared proof is not kept", wrap=_hard_state(b"x")),
+    Mutant("prepared proofs unwritten", "commits are said while their prepared proof is not kept", wrap=_hard_state(b"x"), plans=blackouts),
     Mutant("pinned bytes unwritten", "blocks are prepared while their bytes are not kept", wrap=unwritten(_is_early_body)),
     Mutant("all hard state unwritten", "nothing said at an undecided height is kept", wrap=_prefix(layout.HARD_STATE)),
     Mutant("pool unwritten", "transactions are accepted and not kept (lessons.md: cometbft #1516)", wrap=_prefix(layout.POOL)),

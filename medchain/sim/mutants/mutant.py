@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from medchain.chain.validators import faults_tolerated
 from medchain.engine.ready import Event, Ready
-from medchain.sim.faults import Action, Partition, Plan, draw_last_word, draw_plan, quiet_plan
+from medchain.sim.faults import Action, Crash, CrashPoint, Partition, Plan, draw_last_word, draw_plan, quiet_plan
 from medchain.sim.network import Weather, links_between
 from medchain.sim.node import EngineBuilder, EngineLike, Start
 from medchain.store.keyvalue import WriteBatch
@@ -38,6 +38,8 @@ def lying(nodes: int, *kinds: str) -> PlanMaker:
 
 CYCLE_MS: Final = 1_800
 CYCLES: Final = 8
+BLACKOUT_MS: Final = 1_000
+BLACKOUTS: Final = 12
 
 
 def cut_short(*kinds: str) -> PlanMaker:
@@ -54,6 +56,19 @@ def cut_short(*kinds: str) -> PlanMaker:
         return plan.with_actions(*actions)
 
     return make
+
+
+def blackouts(seed: int) -> Plan:
+    """Return a plan of four nodes that all die right after a write, again and again, of which one stays away: the others change the view
+    over what they had said, with what they had kept.
+    """
+    dice = random.Random(f"medchain/blackouts/{seed}")
+    actions: list[Action] = []
+    for cycle in range(BLACKOUTS):
+        at_ms, late = 600 + BLACKOUT_MS * cycle + dice.randrange(400), dice.randrange(4)
+        actions += [Crash(at_ms, node, CrashPoint.AFTER_WRITE, 1_000 if node == late else 60) for node in range(4)]
+    plan = quiet_plan(seed, weather=Weather(20_000, 80_000), safety_ms=600 + BLACKOUT_MS * BLACKOUTS, submit_interval_ms=30)
+    return plan.with_actions(*actions)
 
 
 def torn_apart(nodes: int) -> PlanMaker:

@@ -1,4 +1,6 @@
-"""A second genuine signature of one message, as only the key's owner can make: the usual one with another nonce.
+"""Other authentications of one body: a second genuine signature, another kind of signature, a forged one, one that covers something else.
+
+A second genuine signature of one message only the key's owner can make: the usual one with another nonce.
 
 RFC 8032 fixes the nonce, but no verifier can tell: any R = rB with S = r + H(R, A, M) a is accepted. Slow, plain and for pretend keys only:
 nothing here runs in constant time.
@@ -7,11 +9,13 @@ nothing here runs in constant time.
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 from medchain import codec
+from medchain.chain import domain
 from medchain.chain.domain import Domain
-from medchain.chain.transaction import SINGLE_SIGNATURE, Transaction
+from medchain.chain.transaction import BATCH_SIGNATURE, BATCH_TAG, SINGLE_SIGNATURE, Transaction, TransactionBody
+from medchain.crypto.merkle import MerkleTree
 from medchain.crypto.signing import SigningKey
 
 _P: Final = 2**255 - 19
@@ -57,9 +61,19 @@ def other_signature(key: SigningKey, message: bytes, nonce: int) -> bytes:
 
 
 def sign_again(transaction: Transaction, key: SigningKey, network: Domain, nonce: int) -> Transaction:
-    """Return the same body under another genuine authentication by the same sender."""
+    """Return the same body under another genuine authentication by the same sender, of the same kind and in the same place."""
     _, message, _ = transaction.verification(network)
     return _with_signature(transaction, other_signature(key, message, nonce))
+
+
+def sign_otherwise(transaction: Transaction, key: SigningKey, network: Domain, other: bytes) -> Transaction:
+    """Return the same body under a genuine authentication of the other kind: alone after a batch, else in one with the id `other`."""
+    if transaction.batch_root is not None:
+        signature = key.sign(network.signed_bytes(domain.TRANSACTION, transaction.id))
+        return _with_authentication(transaction.body_bytes, [SINGLE_SIGNATURE, signature])
+    tree = MerkleTree.over(BATCH_TAG, [transaction.id, other])
+    signature = key.sign(network.signed_bytes(domain.TRANSACTION_BATCH, tree.root))
+    return _with_authentication(transaction.body_bytes, [BATCH_SIGNATURE, signature, tree.count, 0, list(tree.inclusion_path(0))])
 
 
 def with_forged_signature(transaction: Transaction) -> Transaction:
@@ -67,5 +81,20 @@ def with_forged_signature(transaction: Transaction) -> Transaction:
     return _with_signature(transaction, bytes((transaction.signature[0] ^ 1,)) + transaction.signature[1:])
 
 
+def with_authentication_of(other: Transaction, body: TransactionBody) -> Transaction:
+    """Return a body under the genuine authentication of another transaction: in a batch, a place that covers something else."""
+    return _with_authentication(body.encode(), _authentication_of(other))
+
+
 def _with_signature(transaction: Transaction, signature: bytes) -> Transaction:
-    return Transaction.decode(codec.encode([transaction.body_bytes, [SINGLE_SIGNATURE, signature]]))
+    kind, _, *place = _authentication_of(transaction)
+    return _with_authentication(transaction.body_bytes, [kind, signature, *place])
+
+
+def _authentication_of(transaction: Transaction) -> list[Any]:
+    authentication: list[Any] = codec.decode(transaction.raw)[1]
+    return authentication
+
+
+def _with_authentication(body_bytes: bytes, authentication: list[Any]) -> Transaction:
+    return Transaction.decode(codec.encode([body_bytes, authentication]))
