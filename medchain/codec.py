@@ -66,9 +66,13 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def join(parts: Sequence[bytes]) -> bytes:
-    """Return the encoding of the list whose items are encoded already: `join([encode(a), encode(b)])` is `encode([a, b])`."""
-    count = len(parts)
+def join(parts: Sequence[bytes], count: int | None = None) -> bytes:
+    """Return the encoding of the list whose items are encoded already: `join([encode(a), encode(b)])` is `encode([a, b])`.
+
+    `count` is how many items there are when a part holds several.
+    """
+    if count is None:
+        count = len(parts)
     if count < 16:
         head = bytes((0x90 | count,))
     elif count < 1 << 16:
@@ -121,25 +125,44 @@ def decode(data: bytes, *, bytes_max: int = BYTES_MAX, depth_max: int = DEPTH_MA
         _scan(data, depth_max, items_max)  # its sentences say better what is wrong
         raise Malformed(f"the bytes are not well-formed msgpack ({type(error).__name__})") from None
     if is_small:
-        _check_shape(value, depth_max, depth_max)
+        _check_shape(value, depth_max)
     if _pack(value) != data:
         raise Malformed("the bytes are not in canonical form")
     return value
 
 
-def _check_shape(value: Any, depth_left: int, depth_max: int) -> None:
-    """Refuse of a decoded value what `_scan` refuses of bytes: nesting and foreign types."""
-    kind = type(value)
-    if kind is list or kind is dict:
-        if not depth_left:
-            raise Malformed(f"values are nested deeper than {depth_max}")
-        inside = value if kind is list else value.values()
-        if not _PLAIN.issuperset(map(type, inside)):
-            for item in inside:
-                if type(item) not in _PLAIN:
-                    _check_shape(item, depth_left - 1, depth_max)
-    elif kind not in _PLAIN:
-        raise Malformed(_FOREIGN)
+def decode_own(data: bytes) -> Any:
+    """Return the value of bytes that `encode` made here or that a root covers which `encode` led to: rows of the state.
+
+    Nothing is bounded and the form is not looked at again, which is most of what `decode` costs. Raises Malformed when the bytes are no
+    msgpack at all.
+    """
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise Malformed(f"the bytes are not well-formed msgpack ({type(error).__name__})") from None
+
+
+def _check_shape(value: Any, depth_max: int) -> None:
+    """Refuse of a decoded value what `_scan` refuses of bytes: nesting and foreign types. One step a level, no recursion."""
+    level = [] if type(value) in _PLAIN else [value]
+    for _ in range(depth_max):
+        if not level:
+            return
+        below: list[Any] = []
+        for nested in level:
+            kind = type(nested)
+            if kind is list:
+                inside = nested
+            elif kind is dict:
+                inside = nested.values()
+            else:
+                raise Malformed(_FOREIGN)
+            if not _PLAIN.issuperset(map(type, inside)):
+                below += [item for item in inside if type(item) not in _PLAIN]
+        level = below
+    for nested in level:
+        raise Malformed(f"values are nested deeper than {depth_max}" if type(nested) in (list, dict) else _FOREIGN)
 
 
 def _scan(data: bytes, depth_max: int, items_max: int) -> None:

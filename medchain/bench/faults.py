@@ -73,9 +73,9 @@ def _last(hospitals: int, count: int) -> list[str]:
     return names[len(names) - count :]
 
 
-def _settle(session: Session, rounds: int = SETTLE_ROUNDS) -> None:
-    """Let every hospital's turn as primary pass a few times, for half a minute at most."""
-    session.watch.wait_height(session.watch.height + rounds * len(session.network.names), END_SECONDS)
+def _settle(session: Session, rounds: int = SETTLE_ROUNDS, seconds: float = END_SECONDS) -> None:
+    """Let every hospital's turn as primary pass a few times, for so long at most."""
+    session.watch.wait_height(session.watch.height + rounds * len(session.network.names), seconds)
 
 
 def _round(session: Session) -> int:
@@ -238,7 +238,7 @@ def liar(bench: Bench, row: Row, *, kind: str) -> None:
     """Put a liar in one hospital's place; afterwards the honest node again, which finds its own lies in the others' memory."""
     size = bench.size
     begin = partial(_start_liar, kind=kind)
-    _replace_last(bench, row, begin, rounds=size.liar_rounds, window_s=size.liar_window_s)
+    _replace_last(bench, row, begin, rounds=size.liar_rounds, settle_s=size.liar_settle_s, window_s=size.liar_window_s)
     _expect_ratio(row)
 
 
@@ -247,7 +247,13 @@ def _start_liar(session: Session, name: str, *, kind: str) -> None:
 
 
 def _replace_last(
-    bench: Bench, row: Row, begin: Callable[[Session, str], None], *, rounds: int = SETTLE_ROUNDS, window_s: float = 0.0
+    bench: Bench,
+    row: Row,
+    begin: Callable[[Session, str], None],
+    *,
+    rounds: int = SETTLE_ROUNDS,
+    settle_s: float = END_SECONDS,
+    window_s: float = 0.0,
 ) -> None:
     """Measure with the last hospital started otherwise, then as before; `window_s` 0 = the size's own."""
     window_s = window_s or bench.size.window_s
@@ -260,7 +266,9 @@ def _replace_last(
         if not poll(lambda: network.height(name) >= 0, END_SECONDS):  # to be ready is not asked: the others may ban a liar
             raise Unavailable(f"hospital {name} does not answer within {END_SECONDS:.0f} s")
         row.next_block_ms.append(session.pause_since(began, _round(session)))
-        _settle(session, rounds)
+        _settle(session, rounds, settle_s)
+        if settle_s > END_SECONDS:
+            row.at_first = session.rate_between(began, time.monotonic())
         row.under = session.rate_for(window_s)
         network.stop([name])
         network.set(name)

@@ -84,7 +84,7 @@ def _cells(row: Row) -> list[str]:
         str(row.repetitions),
         _number(row.healthy.per_second if row.healthy else math.nan),
         _number(row.under.per_second if row.under else math.nan),
-        "" if math.isnan(row.ratio) else f"{row.ratio:.0%}",
+        _ratios(row),
         _percentiles(row.next_block_ms, (0.5, 0.99, 1.0)),
         _percentiles(row.equal_ms, (0.5, 1.0)),
         f"{_cpu(row.healthy)} / {_cpu(row.under)}",
@@ -109,6 +109,12 @@ def brief(row: Row) -> str:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.0f}"
+
+
+def _ratios(row: Row) -> str:
+    if math.isnan(row.ratio):
+        return ""
+    return f"{row.ratio:.0%}" + ("" if math.isnan(row.ratio_at_first) else f" (at first {row.ratio_at_first:.0%})")
 
 
 def _cpu(rate: Rate | None) -> str:
@@ -169,8 +175,8 @@ What must hold:
   drift by 15 to 20 %: the first row, which has no fault, says by how much here. Where processors are the limit, a dead hospital leaves its
   share of them to the others, so a ratio above 100 % is no miracle. Under repeated blows it is the mean over all repetitions, starts of
   processes included. Steady rates begin when every hospital's turn as primary has passed four times, under a liar {size.liar_rounds} times
-  (or half a minute): the rotation bars whoever wastes a turn, each time for twice as long; what it costs until then shows in the wait for a
-  block.
+  (or {size.liar_settle_s:.0f} s): the rotation bars whoever wastes a turn, each time for twice as long. The mean until then is the ratio
+  "at first".
 - **Longest wait for a block**: from each blow on, until every hospital has had its turn as primary once more (in the storm: until the next
   block), the longest time without a new block as one of the surviving hospitals shows it, to 10 ms: what a client would have waited at
   worst. p99 of fewer than a hundred samples is their greatest.

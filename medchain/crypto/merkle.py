@@ -25,9 +25,20 @@ def leaf_digest(tag: str, data: bytes | memoryview) -> bytes:
     return tagged_digest(tag + "/leaf", data)
 
 
+def leaf_digests(tag: str, leaves: Sequence[bytes]) -> list[bytes]:
+    """Return the digests of many leaves, each as `leaf_digest` makes it."""
+    copy_state = prefix_state(tag + "/leaf").copy
+    digests: list[bytes] = []
+    for leaf in leaves:
+        state = copy_state()
+        state.update(leaf)
+        digests.append(state.digest())
+    return digests
+
+
 def merkle_root(tag: str, leaves: Sequence[bytes]) -> bytes:
     """Return the root over the bytes of `leaves`, keeping one level of the tree at a time."""
-    level = [leaf_digest(tag, leaf) for leaf in leaves]
+    level = leaf_digests(tag, leaves)
     while len(level) > 1:
         level = _level_above(tag, level)
     return _root(tag, len(leaves), level[0] if level else EMPTY_TOP)
@@ -39,10 +50,10 @@ def _root(tag: str, count: int, top: bytes) -> bytes:
 
 def _level_above(tag: str, level: Sequence[bytes]) -> list[bytes]:
     """Pair neighbours; an odd last node moves up as it is."""
-    prefix = prefix_state(tag + "/inner")
+    copy_state = prefix_state(tag + "/inner").copy
     above: list[bytes] = []
     for index in range(0, len(level) - 1, 2):
-        state = prefix.copy()
+        state = copy_state()
         state.update(level[index] + level[index + 1])
         above.append(state.digest())
     if len(level) % 2:
@@ -75,7 +86,7 @@ class MerkleTree:
     @classmethod
     def over(cls, tag: str, leaves: Sequence[bytes]) -> MerkleTree:
         """Build the tree over the bytes of the leaves themselves."""
-        return cls(tag, [leaf_digest(tag, leaf) for leaf in leaves])
+        return cls(tag, leaf_digests(tag, leaves))
 
     def inclusion_path(self, index: int) -> tuple[bytes, ...]:
         """Return the siblings from leaf `index` to the top, lowest first. Raises InvariantBroken when there is no such leaf."""

@@ -69,16 +69,20 @@ class Admission:
         return placement
 
     def is_admissible(self, transaction: Transaction) -> bool:
-        """Answer whether the signature alone decides: no, when the transaction is in the pool already or would be refused without it.
+        """Answer whether the signature is worth checking: no, when the transaction is in the pool already or would be refused without it.
 
-        A hint, asked for between turns: the database may be a block behind then, so nothing that is read here is remembered.
+        A hint, asked for between turns: the database may be a block behind then, so nothing that is read here is remembered. Whether the
+        transaction was decided is left to `check`: it takes a search in the database, and a signature met before is remembered anyway.
         """
+        if transaction.id in self._pool:
+            return False
         sender = transaction.body.sender
         try:
+            self._check_bounds(transaction)
             self._place(transaction, self._groups.get(sender) or hospital_behind(self._chain.rows, sender))
         except Rejected:
             return False
-        return transaction.id not in self._pool
+        return True
 
     def _check_cheaply(self, transaction: Transaction) -> Placement:
         """Check everything but the signature, which costs more than all of it."""
@@ -87,23 +91,28 @@ class Admission:
             group = hospital_behind(self._chain.state, transaction.body.sender)
             if group is not None:
                 self._remember(transaction.body.sender, group)
+        self._check_bounds(transaction)
+        if self._chain.archive.locate(transaction.id) is not None:
+            raise Rejected("transaction.decided", "the transaction is already in a block: ask for its receipt")
         return self._place(transaction, group)
 
-    def _place(self, transaction: Transaction, group: bytes | None) -> Placement:
+    def _check_bounds(self, transaction: Transaction) -> None:
+        """Check what needs no state: network, window, size."""
         chain, body = self._chain, transaction.body
         if body.chain_id != chain.genesis.chain_id:
             raise Rejected("transaction.other-network", "the transaction is for another network: check the address or the genesis document")
         check_window(chain, transaction)
         if len(transaction.raw) > room_for_transactions(chain.parameters):
             raise Rejected("transaction.too-large", "the transaction does not fit into a block: split it")
-        if chain.archive.locate(transaction.id) is not None:
-            raise Rejected("transaction.decided", "the transaction is already in a block: ask for its receipt")
+
+    def _place(self, transaction: Transaction, group: bytes | None) -> Placement:
+        """Return where a transaction of a hospital's belongs, when its operations have their form and the pool has room."""
         if group is None:
             raise Rejected(
                 "transaction.sender-unknown", "the sender's key is not known to the network: a hospital has to register it first"
             )
         work = check_form(transaction)
-        if work.weight > chain.parameters.block_weight_max:
+        if work.weight > self._chain.parameters.block_weight_max:
             raise Rejected("transaction.too-heavy", "the operations are more work than a block may hold: split the transaction")
         placement = Placement(group, work.lane == URGENT_LANE, work.weight)
         self._pool.check_room(transaction, placement)

@@ -202,7 +202,7 @@ class DecidedChain:
         _stage_block(
             self._staged, self.archive, executed.block, executed.digest, executed.block_bytes, certificate.encode(), applied.receipts
         )
-        self._staged.stage((layout.state_key(key), value) for key, value in applied.changes.items())
+        self._staged.stage([(layout.STATE + key, value) for key, value in applied.changes.items()])
         self.state.adopt(applied.changes)
         self._staged.stage(history_append_ops(self.history, executed.digest))
         self.tree.adopt(executed.update)
@@ -321,10 +321,5 @@ def _stage_block(
     archive.put_block(
         height, digest, block_bytes, certificate_bytes, encode_receipts(receipts), [transaction.id for transaction in block.transactions]
     )
-    index = 0
-    for receipt in receipts:
-        for event in receipt.events:
-            event_bytes = event.encode()
-            for subject in dict.fromkeys(event.subjects):
-                archive.add_event(subject, height, index, event_bytes)
-            index += 1
+    events = (event for receipt in receipts for event in receipt.events)
+    archive.add_events(height, ((event.subjects, event.encode()) for event in events))

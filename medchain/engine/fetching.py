@@ -74,17 +74,13 @@ class Fetching:
 
     def gather(self, proposal: Proposal, hint: bytes, find: Callable[[Entry], Transaction | None]) -> Block | None:
         """Return the whole block if `find` has all of its transactions, else ask peers for the missing ones."""
-        found: dict[Entry, Transaction] = {}
-        missing: dict[Entry, None] = {}
-        for entry in proposal.entries:
-            transaction = find(entry)
-            if transaction is None:
-                missing[entry] = None
-            else:
-                found[entry] = transaction
+        present = [(entry, find(entry)) for entry in proposal.entries]
+        transactions = tuple([transaction for _, transaction in present if transaction is not None])
+        if len(transactions) == len(present):
+            return Block(proposal.header, transactions, proposal.last_commit, proposal.evidence)
+        found = {entry: transaction for entry, transaction in present if transaction is not None}
+        missing: dict[Entry, None] = {entry: None for entry, transaction in present if transaction is None}
         gathering = _Gathering(proposal, found, _Search((hint,)), missing)
-        if not missing:
-            return _complete(gathering)
         self._gatherings[proposal.header.digest()] = gathering
         _bound(self._gatherings)
         self._ask_transactions(gathering)

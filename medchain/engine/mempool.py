@@ -146,6 +146,8 @@ class Mempool:
         free = room - self.bytes_used - size
         if free < 0:
             raise Rejected("pool.full", "the network has more work than it can place now: send the transaction again later")
+        if self.bytes_used + size <= free // max(SENDER_SHARE, HOSPITAL_SHARE):
+            return  # nobody holds more than all together, so nobody's share needs to be looked up
         of_sender, of_group = (self._bytes_of.get(account, 0) + size for account in _accounts(transaction, placement))
         if of_sender > free // SENDER_SHARE or of_group > free // HOSPITAL_SHARE:
             raise Rejected(
@@ -262,12 +264,13 @@ class Mempool:
 
     def _account(self, entry: PoolEntry, size: int) -> None:
         self.bytes_used += size
+        bytes_of = self._bytes_of
         for account in _accounts(entry.transaction, entry.placement):
-            total = self._bytes_of.get(account, 0) + size
+            total = bytes_of.get(account, 0) + size
             if total:
-                self._bytes_of[account] = total
+                bytes_of[account] = total
             else:
-                del self._bytes_of[account]
+                del bytes_of[account]
 
     def _write(self, entry: PoolEntry) -> None:
         value = codec.encode([entry.sequence, entry.is_local, entry.transaction.raw])
@@ -282,9 +285,10 @@ def _accounts(transaction: Transaction, placement: Placement) -> tuple[bytes, by
 
 def _take(entry: PoolEntry, left: list[int]) -> bool:
     """Take an entry's bytes, place and weight off what is left of a block, if it fits."""
-    needs = (len(entry.transaction.raw) + 8, 1, entry.placement.weight)  # 8: the framing of a transaction among a block's bytes
-    if any(need > have for need, have in zip(needs, left, strict=True)):
+    size, weight = len(entry.transaction.raw) + 8, entry.placement.weight  # 8: the framing of a transaction among a block's bytes
+    if size > left[0] or left[1] < 1 or weight > left[2]:
         return False
-    for index, need in enumerate(needs):
-        left[index] -= need
+    left[0] -= size
+    left[1] -= 1
+    left[2] -= weight
     return True

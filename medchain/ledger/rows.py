@@ -38,8 +38,10 @@ The key ranges of all subjects stand here on one page, because no two may overla
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from medchain import codec
@@ -88,9 +90,6 @@ WRITTEN_ONCE: Final = (
 INDEX: Final = b"\x00"
 """The value of an index row: its key says everything, and an empty value could be mistaken for none."""
 
-ROW_BYTES_MAX: Final = 64 * 1024
-"""Far above the largest row (a hospital with its certificate, below 16 kB)."""
-
 ROWS_CACHED_MAX: Final = 4_096
 """Rows remembered as read: usual ones take a few hundred bytes, so about 2 MB, and 64 MB if all were hospitals with the largest
 certificates."""
@@ -100,13 +99,30 @@ Row = TypeVar("Row", bound="DataclassInstance")
 
 def encode_row(row: DataclassInstance) -> bytes:
     """Return the stored bytes of a row dataclass: its field values in order."""
-    return codec.encode([getattr(row, name) for name in _names(type(row))])
+    return codec.encode(_values_of(type(row))(row))
 
 
 def decode_row(kind: type[Row], data: bytes) -> Row:
-    """Return the row of stored bytes; lists come back as tuples. Raises InvariantBroken when they are not such a row."""
-    row: Row = _read_row(kind, data)
+    """Return the row of stored bytes; lists come back as tuples. Raises InvariantBroken when they are not such a row.
+
+    Remembers what it read: a block looks at the same hospitals, people and consents again and again, and rows never change.
+    """
+    row: Row = _remembered_row(kind, data)
     return row
+
+
+def decode_changing_row(kind: type[Row], data: bytes) -> Row:
+    """Like `decode_row` for rows that are another each time they are read: remembering them would only push out the others."""
+    try:
+        values = codec.decode_own(data)
+    except Malformed as error:
+        raise InvariantBroken(f"a stored {kind.__name__} cannot be read: {error.message}") from error
+    if type(values) is not list or len(values) != len(_names(kind)):
+        raise InvariantBroken(f"a stored {kind.__name__} has another number of fields")
+    return kind(*[_frozen(value) if type(value) is list else value for value in values])
+
+
+_remembered_row: Final[Callable[[Any, bytes], Any]] = lru_cache(maxsize=ROWS_CACHED_MAX)(decode_changing_row)
 
 
 @lru_cache(maxsize=64)
@@ -115,16 +131,12 @@ def _names(kind: type[DataclassInstance]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
-@lru_cache(maxsize=ROWS_CACHED_MAX)
-def _read_row(kind: Any, data: bytes) -> Any:
-    """Read a row once: a block looks at the same hospitals, people and consents again and again, and rows never change."""
-    try:
-        values = codec.decode(data, bytes_max=ROW_BYTES_MAX, depth_max=4)
-    except Malformed as error:
-        raise InvariantBroken(f"a stored {kind.__name__} cannot be read: {error.message}") from error
-    if type(values) is not list or len(values) != len(_names(kind)):
-        raise InvariantBroken(f"a stored {kind.__name__} has another number of fields")
-    return kind(*[_frozen(value) if type(value) is list else value for value in values])
+@lru_cache(maxsize=64)
+def _values_of(kind: type[DataclassInstance]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what takes the field values out of a row; `attrgetter` does it in one step, but gives the value of a single field bare."""
+    names = _names(kind)
+    getter = attrgetter(*names)
+    return getter if len(names) > 1 else lambda row: (getter(row),)
 
 
 def _frozen(values: list[Any]) -> tuple[Any, ...]:

@@ -15,10 +15,8 @@ from medchain import codec
 from medchain.chain.receipt import Event
 from medchain.crypto.hashing import tagged_digest
 from medchain.ledger import rows
-from medchain.ledger.rows import decode_row, encode_row
+from medchain.ledger.rows import decode_changing_row, encode_row
 from medchain.store.overlay import Overlay, StateView
-
-_START: Final = tagged_digest("medchain/trail-start", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +28,12 @@ class TrailHead:
     digest: bytes
 
 
+_BEGINNING: Final = TrailHead(0, tagged_digest("medchain/trail-start", b""))
+
+
 def trail_start() -> TrailHead:
     """Return the head of a trail without events."""
-    return TrailHead(0, _START)
+    return _BEGINNING
 
 
 def trail_next(head: TrailHead, height: int, event_bytes: bytes) -> TrailHead:
@@ -59,7 +60,7 @@ def trail_key(subject: bytes) -> bytes:
 def trail_of(view: StateView, subject: bytes) -> TrailHead:
     """Return the trail head of a pseudonym or a record id; the start when nothing ever happened to it."""
     stored = view.get(trail_key(subject))
-    return trail_start() if stored is None else decode_row(TrailHead, stored)
+    return _BEGINNING if stored is None else decode_changing_row(TrailHead, stored)
 
 
 def write_event(state: Overlay, height: int, event: Event) -> None:

@@ -43,7 +43,7 @@ from medchain.vault.wraps import WrapStore
 Part = TypeVar("Part")
 
 CHALLENGE_BYTES: Final = 32
-COLLECTOR_THRESHOLDS: Final = (50_000, 10, 20)
+COLLECTOR_THRESHOLDS: Final = (200_000, 10, 20)
 """Of the collector's generations. A full node holds some hundred thousand live objects (pool, newest blocks, remembered rows), few of
 them in cycles; with Python's (700, 10, 10) looking at them again and again was a seventh of all processor time."""
 LOOP_ALIVE_MS: Final = 2_000

@@ -7,7 +7,7 @@ is, others know. It writes into the turn's `Staged`, so everything of one decisi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,9 +152,13 @@ class BlockArchive:
             return None
         return int.from_bytes(stored[:HEIGHT_BYTES], "big"), int.from_bytes(stored[HEIGHT_BYTES:], "big")
 
-    def add_event(self, subject: bytes, height: int, index: int, event: bytes) -> None:
-        """Index an event about `subject` (1 to 255 bytes); `index` is its number among the events of the block."""
-        self._staged.put(layout.event_key(subject, height, index), event)
+    def add_events(self, height: int, events: Iterable[tuple[Sequence[bytes], bytes]]) -> None:
+        """Index all events of a block, in its order: each (its subjects, of 1 to 255 bytes; its exact bytes) under every subject."""
+        staged, place = self._staged, layout.uint64(height)
+        for index, (subjects, event) in enumerate(events):
+            tail = place + layout.uint32(index)
+            for subject in subjects:
+                staged.put(layout.event_prefix(subject) + tail, event)
 
     def events(self, subject: bytes, from_height: int, to_height: int, limit: int, from_index: int = 0) -> list[StoredEvent]:
         """Return at most `limit` events about `subject` from `from_height` to `to_height`, both included, oldest first.
@@ -184,8 +188,7 @@ class BlockArchive:
         staged.put(layout.certificate_key(height), certificate_bytes)
         staged.put(layout.receipts_key(height), receipts_bytes)
         staged.put(layout.height_key(digest), place)
-        for index, transaction_id in enumerate(transaction_ids):
-            staged.put(layout.transaction_key(transaction_id), place + layout.uint32(index))
+        staged.stage([(layout.transaction_key(each), place + layout.uint32(index)) for index, each in enumerate(transaction_ids)])
 
     def _unpin_through(self, height: int, decided: bytes) -> None:
         """Forget every pin up to `height`, and the bytes of all pinned blocks but the decided one."""

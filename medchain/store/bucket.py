@@ -26,6 +26,9 @@ LEAF_BYTES_MAX: Final = LEAF_ENTRIES_MAX * ENTRY_BYTES
 DEPTH_MAX: Final = 8 * DIGEST_BYTES
 """A path can be no longer than the key digest has bits."""
 
+CUT_CHANGES_MAX: Final = 4
+"""Up to so many changes are cut into a leaf one by one; more are sorted in together, which is cheaper then."""
+
 EMPTY_LEAF_DIGEST: Final = tagged_digest(LEAF_TAG, b"")
 """Digest of a leaf without entries."""
 
@@ -79,9 +82,10 @@ def update(bucket: Bucket, changes: Mapping[bytes, bytes | None], depth: int) ->
     """Return the bucket after `changes` (key digest → value digest, None removes); the given bucket is not altered."""
     if isinstance(bucket, Branch):
         return _update_branch(bucket, changes, depth)
-    if len(changes) == 1:
-        ((key_digest, value_digest),) = changes.items()
-        leaf = _update_leaf(bucket, key_digest, value_digest)
+    if len(changes) <= CUT_CHANGES_MAX:
+        leaf = bucket
+        for key_digest, value_digest in changes.items():
+            leaf = _update_leaf(leaf, key_digest, value_digest)
     else:
         contents = {entry[:DIGEST_BYTES]: entry for entry in entries_of(bucket)}
         for key_digest, value_digest in changes.items():

@@ -82,11 +82,12 @@ class LevelDB:
             return
         try:
             staged = database.write_batch(sync=True)
+            put, delete = staged.put, staged.delete
             for key, value in batch.operations:
                 if value is None:
-                    staged.delete(key)
+                    delete(key)
                 else:
-                    staged.put(key, value)
+                    put(key, value)
             staged.write()
         except plyvel.Error as error:
             raise self._broken("write", error) from error

@@ -1,7 +1,6 @@
-"""Keys kept in order for everything that holds its writes in memory, and the merge of such writes over what lies beneath.
+"""Keys kept in order for the memory store, and the merge of writes held in memory over what lies beneath them.
 
-Knows neither stores nor state: only byte strings in order. Used by the memory store, the staged writes of a turn and the overlay of a
-block.
+Knows neither stores nor state: only byte strings in order.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from medchain.errors import InvariantBroken
 from medchain.store.keyvalue import Reader, prefix_end
 from medchain.store.layout import STATE
-from medchain.store.ordering import SortedKeys, merged
+from medchain.store.ordering import merged
 
 ROWS_REMEMBERED_MAX: Final = 30_000
 """Rows of one generation: some five full blocks; a row takes about 300 bytes, so both take 18 MB at most."""
@@ -94,16 +94,16 @@ _ABSENT: Final = object()
 class Overlay:
     """Writes over a base view, with marks to roll back to. Overlays stack: the base may be another overlay.
 
-    The base must not change while the overlay is in use (what was read from it is remembered).
+    The base must not change while the overlay is in use (what was read from it is remembered). Writes are put into order only when somebody
+    asks for a range: every operation writes, and hardly one iterates.
     """
 
-    __slots__ = ("_base", "_changes", "_journal", "_keys", "_read")
+    __slots__ = ("_base", "_changes", "_journal", "_read")
 
     def __init__(self, base: StateView) -> None:
         self._base = base
         self._changes: dict[bytes, bytes | None] = {}
         self._journal: list[tuple[bytes, object]] = []
-        self._keys = SortedKeys()
         self._read: dict[bytes, bytes | None] = {}
 
     def get(self, key: bytes) -> bytes | None:
@@ -118,7 +118,7 @@ class Overlay:
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) under `prefix` in key order as they are at the moment of the call; writing meanwhile is allowed."""
         beneath = self._base.iterate(prefix)
-        keys = [key for key in self._keys.between(prefix, prefix_end(prefix)) if key in self._changes]
+        keys = sorted([key for key in self._changes if key.startswith(prefix)])
         if not keys:
             return beneath
         return merged(beneath, keys, {key: self._changes[key] for key in keys})
@@ -150,14 +150,9 @@ class Overlay:
     def changes(self) -> dict[bytes, bytes | None]:
         """Return the net changes in key order; None deletes. A write that repeats what was read from the base is left out."""
         changes, read = self._changes, self._read
-        ordered = [key for key in self._keys.all() if key in changes]
-        return {key: changes[key] for key in ordered if key not in read or read[key] != changes[key]}
+        return {key: changes[key] for key in sorted(changes) if key not in read or read[key] != changes[key]}
 
     def _write(self, key: bytes, value: bytes | None) -> None:
         changes = self._changes
-        if key in changes:
-            self._journal.append((key, changes[key]))
-        else:
-            self._journal.append((key, _ABSENT))
-            self._keys.add(key)
+        self._journal.append((key, changes.get(key, _ABSENT)))
         changes[key] = value

@@ -7,9 +7,13 @@ own writes: `Staged` answers as if they were in the store. It knows no key range
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from typing import Final
 
 from medchain.store.keyvalue import EMPTY_BATCH, Operation, Reader, WriteBatch
-from medchain.store.ordering import SortedKeys, merged
+from medchain.store.ordering import merged
+
+_KEY_OF: Final = itemgetter(0)
 
 
 class Staged:
@@ -19,12 +23,11 @@ class Staged:
     two this object shows `base` without the batch, so nothing may be read in between.
     """
 
-    __slots__ = ("_base", "_keys", "_pending")
+    __slots__ = ("_base", "_pending")
 
     def __init__(self, base: Reader) -> None:
         self._base = base
         self._pending: dict[bytes, bytes | None] = {}
-        self._keys = SortedKeys()
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key` as this turn left it, None when there is none."""
@@ -35,29 +38,23 @@ class Staged:
     def iterate(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) for start <= key < stop as they are at the moment of the call; see keyvalue.Reader."""
         beneath = self._base.iterate(start, stop, reverse=reverse)
-        keys = self._keys.between(start, stop) if self._pending else []
+        keys = sorted([key for key in self._pending if start <= key < stop], reverse=reverse)
         if not keys:
             return beneath
         changes = {key: self._pending[key] for key in keys}
-        if reverse:
-            keys.reverse()
         return merged(beneath, keys, changes, reverse=reverse)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write `value` under `key` in this turn's batch."""
         self._pending[key] = value
-        self._keys.add(key)
 
     def delete(self, key: bytes) -> None:
         """Delete `key` in this turn's batch; it need not exist."""
         self._pending[key] = None
-        self._keys.add(key)
 
     def stage(self, operations: Iterable[Operation]) -> None:
         """Put and delete what `operations` say, in order."""
-        for key, value in operations:
-            self._pending[key] = value
-            self._keys.add(key)
+        self._pending.update(operations)
 
     def is_dirty(self) -> bool:
         """Answer whether this turn has written anything yet."""
@@ -68,7 +65,5 @@ class Staged:
         if not self._pending:
             return EMPTY_BATCH
         pending = self._pending
-        batch = WriteBatch(tuple([(key, pending[key]) for key in self._keys.all()]))
         self._pending = {}
-        self._keys.clear()
-        return batch
+        return WriteBatch(tuple(sorted(pending.items(), key=_KEY_OF)))

@@ -27,13 +27,13 @@ from medchain.store.bucket import (
     digest_of,
     update,
 )
-from medchain.store.proof import KEY_TAG, VALUE_TAG, StateProof, key_digest_of, root_of, value_digest_of, verify_state
+from medchain.store.proof import KEY_TAG, VALUE_TAG, StateProof, key_digest_of, root_of, verify_state
 
 __all__ = ["BUCKETS_MAX", "BUCKETS_MIN", "StateProof", "StateTree", "TreeUpdate", "is_bucket_count", "verify_state"]
 
 BUCKETS_MIN: Final = 16
 BUCKETS_MAX: Final = 2**20
-"""Bounds of the genesis parameter: below, small networks would prove long leaves; above, inner nodes alone would take 64 MiB."""
+"""Bounds of the genesis parameter: below, small networks would prove long leaves; above, inner nodes alone would take 150 MB and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class StateTree:
         self._depth = bucket_count.bit_length() - 1
         self._count = 0
         self._buckets: list[Bucket] = [b""] * bucket_count
-        self._nodes = bytearray(2 * bucket_count * DIGEST_BYTES)
+        self._nodes: list[bytes] = [b""] * (2 * bucket_count)
         self._fill_nodes([EMPTY_LEAF_DIGEST] * bucket_count)
-        self._root = root_of(bucket_count, self._node(1))
+        self._root = root_of(bucket_count, self._nodes[1])
 
     @classmethod
     def rebuild(cls, bucket_count: int, items: Iterable[tuple[bytes, bytes]]) -> StateTree:
@@ -94,7 +94,7 @@ class StateTree:
             tree._count += count_of(bucket)
             digests[index] = digest_of(bucket)
         tree._fill_nodes(digests)
-        tree._root = root_of(bucket_count, tree._node(1))
+        tree._root = root_of(bucket_count, tree._nodes[1])
         return tree
 
     @property
@@ -120,9 +120,16 @@ class StateTree:
         """
         shift = 32 - self._depth
         by_bucket: dict[int, dict[bytes, bytes | None]] = {}
-        for key, value in changes.items():
-            key_digest = key_digest_of(key)
-            value_digest = None if value is None else value_digest_of(value)
+        copy_key_state, copy_value_state = prefix_state(KEY_TAG).copy, prefix_state(VALUE_TAG).copy
+        for key, value in changes.items():  # as in rebuild: thousands of keys a block
+            state = copy_key_state()
+            state.update(key)
+            key_digest = state.digest()
+            value_digest: bytes | None = None
+            if value is not None:
+                state = copy_value_state()
+                state.update(value)
+                value_digest = state.digest()
             index = int.from_bytes(key_digest[:4], "big") >> shift
             if index in by_bucket:
                 by_bucket[index][key_digest] = value_digest
@@ -151,8 +158,7 @@ class StateTree:
             self._buckets[index] = bucket
         nodes = self._nodes
         for position, digest in update.nodes.items():
-            offset = position * DIGEST_BYTES
-            nodes[offset : offset + DIGEST_BYTES] = digest
+            nodes[position] = digest
         self._count = update.count
         self._root = update.root
 
@@ -174,26 +180,21 @@ class StateTree:
         path = downward[::-1]
         position = self._bucket_count + index
         while position > 1:
-            path.append(self._node(position ^ 1))
+            path.append(self._nodes[position ^ 1])
             position >>= 1
         return StateProof(leaf=bucket, path=tuple(path))
 
     def bucket_digests(self) -> Iterator[bytes]:
         """Yield the digest of each bucket in order: what two nodes compare to find where their states differ."""
         for index in range(self._bucket_count):
-            yield self._node(self._bucket_count + index)
-
-    def _node(self, position: int) -> bytes:
-        offset = position * DIGEST_BYTES
-        return bytes(self._nodes[offset : offset + DIGEST_BYTES])
+            yield self._nodes[self._bucket_count + index]
 
     def _fill_nodes(self, bucket_digests: list[bytes]) -> None:
         """Compute the whole upper tree; equal pairs are hashed once, which makes an empty tree cheap."""
         known: dict[bytes, bytes] = {}
         level = bucket_digests
         while True:
-            first = len(level) * DIGEST_BYTES
-            self._nodes[first : 2 * first] = b"".join(level)
+            self._nodes[len(level) : 2 * len(level)] = level
             if len(level) == 1:
                 return
             above: list[bytes] = []
@@ -213,14 +214,12 @@ class StateTree:
         dirty = dict(level)
         while level and 1 not in level:
             above: dict[int, bytes] = {}
-            for position, digest in level.items():
+            for position, digest in level.items():  # tagged_digest written out: most of what a block does to the state happens here
                 parent = position >> 1
                 if parent in above:
                     continue
-                sibling = level.get(position ^ 1)
-                if sibling is None:
-                    offset = (position ^ 1) * DIGEST_BYTES
-                    sibling = bytes(nodes[offset : offset + DIGEST_BYTES])
+                sibling_position = position ^ 1
+                sibling = level[sibling_position] if sibling_position in level else nodes[sibling_position]
                 state = copy_state()
                 state.update(sibling + digest if position & 1 else digest + sibling)
                 above[parent] = state.digest()

@@ -35,6 +35,14 @@ def test_page_shows_every_row_the_machine_and_what_was_missed():
     assert "- nothing accepted lost: MISSED under: storm" in page
 
 
+def test_what_a_fault_costs_until_the_network_has_settled_into_it_stands_beside_the_ratio():
+    measured = measurement()
+    good = measured.rows[0]
+    good.at_first = Rate(320, 400, 90, 120, 1_200)
+    assert "| 90% (at first 64%) |" in measured.page()
+    assert good.to_value()["ratio_at_first"] == 0.64
+
+
 def test_missed_target_is_told_and_decides_the_verdict():
     measured = measurement()
     assert not measured.are_targets_met

@@ -119,10 +119,8 @@ def test_damaged_or_older_block_is_restored_but_never_another_one(archive: Block
 
 def test_events_are_listed_by_subject_in_order_with_a_stable_cursor(archive: BlockArchive) -> None:
     for height in (2, 3, 300):
-        for index in range(3):
-            archive.add_event(b"record", height, index, b"%d/%d" % (height, index))
-    archive.add_event(b"recor", 2, 0, b"other subject")
-    archive.add_event(b"record2", 2, 0, b"other subject")
+        archive.add_events(height, [((b"record",), b"%d/%d" % (height, index)) for index in range(3)])
+    archive.add_events(2, [((b"recor", b"record2"), b"other subject")])
     every = archive.events(b"record", 0, 2**64 - 1, 100)
     assert [event.event for event in every] == [b"%d/%d" % (height, index) for height in (2, 3, 300) for index in range(3)]
     assert every[0] == StoredEvent(2, 0, b"2/0")
