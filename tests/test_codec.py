@@ -466,6 +466,21 @@ def test_small_bytes_are_judged_as_large_ones_are(value: Any, depth_max: int, ta
         assert outcomes[0] == outcomes[1]
 
 
+@given(VALUES)
+def test_own_bytes_are_read_back_without_a_second_look(value: Any) -> None:
+    assert codec.decode_own(codec.encode(value)) == codec.decode(codec.encode(value))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x92\x01", b"\x01\x01"])
+def test_own_bytes_that_are_no_msgpack_are_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        codec.decode_own(data)
+
+
+def test_parts_of_several_items_join_under_the_count_given() -> None:
+    assert codec.join([codec.encode(1), codec.encode(b"x") + codec.encode("y")], count=3) == codec.encode([1, b"x", "y"])
+
+
 def test_value_that_cannot_be_packed_spoils_nothing_after_it() -> None:
     before = codec.encode([1, b"x"])
     for value in (2**64, "\ud800", [b"a", 2**64]):

@@ -90,6 +90,9 @@ WRITTEN_ONCE: Final = (
 INDEX: Final = b"\x00"
 """The value of an index row: its key says everything, and an empty value could be mistaken for none."""
 
+ROW_BYTES_MAX: Final = 64 * 1024
+"""Far above the largest row (a hospital with its certificate, below 16 kB)."""
+
 ROWS_CACHED_MAX: Final = 4_096
 """Rows remembered as read: usual ones take a few hundred bytes, so about 2 MB, and 64 MB if all were hospitals with the largest
 certificates."""
@@ -112,9 +115,24 @@ def decode_row(kind: type[Row], data: bytes) -> Row:
 
 
 def decode_changing_row(kind: type[Row], data: bytes) -> Row:
-    """Like `decode_row` for rows that are another each time they are read: remembering them would only push out the others."""
+    """Read a row of the own state that is another each time it is read: remembering it would only push out the others.
+
+    The state root covers it, so its form is not looked at again. Raises InvariantBroken when it is no such row.
+    """
+    return _row_of(kind, codec.decode_own, data)
+
+
+def _read_row(kind: Any, data: bytes) -> Any:
+    return _row_of(kind, _decode_row, data)
+
+
+def _decode_row(data: bytes) -> Any:
+    return codec.decode(data, bytes_max=ROW_BYTES_MAX, depth_max=4)
+
+
+def _row_of(kind: type[Row], decode: Callable[[bytes], Any], data: bytes) -> Row:
     try:
-        values = codec.decode_own(data)
+        values = decode(data)
     except Malformed as error:
         raise InvariantBroken(f"a stored {kind.__name__} cannot be read: {error.message}") from error
     if type(values) is not list or len(values) != len(_names(kind)):
@@ -122,7 +140,7 @@ def decode_changing_row(kind: type[Row], data: bytes) -> Row:
     return kind(*[_frozen(value) if type(value) is list else value for value in values])
 
 
-_remembered_row: Final[Callable[[Any, bytes], Any]] = lru_cache(maxsize=ROWS_CACHED_MAX)(decode_changing_row)
+_remembered_row: Final[Callable[[Any, bytes], Any]] = lru_cache(maxsize=ROWS_CACHED_MAX)(_read_row)
 
 
 @lru_cache(maxsize=64)

@@ -79,12 +79,16 @@ from tests.wire import test_proof as proofs
 
 EXEMPT = {
     "medchain.actions.access:read_trail": "makes an operation",
+    "medchain.bench.cluster:Suite.load": "measures an axis",
+    "medchain.bench.usage:read_object": "reads what a node of a measurement counted",
     "medchain.client.access:read_trail": "asks a node; its answers are read by NodeClient",
     "medchain.client.node:read_answer": "bounds the bytes of an HTTP answer; tests/client",
     "medchain.client.transfer:upload_from": "reads a file of the user's own",
+    "medchain.codec:decode_own": "reads what `encode` made here; tests/test_codec.py",
     "medchain.engine.evidence:EvidencePool.load": "reads rows of the store, each with Contradiction.decode; tests/engine/test_evidence.py",
     "medchain.ledger.execution:Handler.from_payload": "abstract; every handler of the table of kinds is here",
     "medchain.ledger.lists:read_page": "reads rows of the state",
+    "medchain.ledger.rows:decode_changing_row": "reads rows of the state; tests/ledger/test_rows.py",
     "medchain.network.tls:load_certificate": "reads a file and hands it to read_certificate; tests/network/test_tls.py",
     "medchain.node.replicas:read_bounded": "bounds the bytes of an HTTP answer; tests/node/test_replicas.py",
     "medchain.vault.blobs:BlobStore.read_range": "reads ciphertext as it is",

@@ -35,3 +35,11 @@ def test_every_key_range_stands_in_the_table_of_the_module():
     named = [value.decode() for name, value in vars(rows).items() if name.isupper() and isinstance(value, bytes) and name != "INDEX"]
     listed = [line.split()[0] for line in (rows.__doc__ or "").splitlines() if line.startswith("    ") and not line.startswith("    range")]
     assert sorted(named) == sorted(listed)
+
+
+def test_a_row_of_the_own_state_is_read_without_being_remembered() -> None:
+    use = PermitUse(3, (1, 2), (1,))
+    assert rows.decode_changing_row(PermitUse, rows.encode_row(use)) == use
+    for stored in (b"", b"\xc1", b"\x91\x01", b"\x01"):
+        with pytest.raises(InvariantBroken):
+            rows.decode_changing_row(PermitUse, stored)
