@@ -1,6 +1,7 @@
 """The faults, each on a real network under load: what is broken, for how long, and what is measured of it.
 
-Every fault has a network of its own, and a healthy window on it just before, because machines drift. The load does not use a hospital that
+Every fault has a network of its own, and a healthy window on it just before, because machines drift; where a hospital was dead or replaced,
+another one when it is back, because a young network slows down while its state grows. The load does not use a hospital that
 is about to lie or stand still, before or under the fault: its clients are not what is measured. Afterwards everything that was accepted is
 compared with the chain, whatever the fault was. Knows processes and lines, not how they are built.
 """
@@ -95,6 +96,12 @@ def _mean(rates: Sequence[Rate]) -> Rate:
     )
 
 
+def _bracket(session: Session, row: Row, window_s: float) -> None:
+    """Measure the network once more when it is whole again: what it is compared with is the mean of before and after."""
+    if row.healthy is not None:
+        row.healthy = _mean([row.healthy, session.rate_for(window_s)])
+
+
 def _expect_ratio(row: Row) -> None:
     row.expect(f"at least {RATIO_MIN:.0%} of healthy", row.ratio >= RATIO_MIN)
 
@@ -124,6 +131,7 @@ def dead(bench: Bench, row: Row) -> None:
         moment = time.monotonic()
         network.start(victims)
         row.equal_ms.append(session.equal_since(moment))
+        _bracket(session, row, bench.size.window_s)
         _expect_ratio(row)
 
 
@@ -275,6 +283,7 @@ def _replace_last(
         moment = time.monotonic()
         network.start([name])
         row.equal_ms.append(session.equal_since(moment))
+        _bracket(session, row, window_s)
 
 
 # ---- lines ---------------------------------------------------------------------------------------------------------------------

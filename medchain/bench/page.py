@@ -171,7 +171,9 @@ What must hold:
   TCP relays between the nodes, a full disk is the system's refusal to let a file grow, a liar is the simulator's, around the real engine.
 - **One transaction** registers a patient: two signatures that every node verifies. They are handed in 64 at a time.
 - **Ratio**: rate under the fault by the rate of the same network just before ({size.window_s:.0f} s each; for liars
-  {size.liar_window_s:.0f} s each, since a turn that one wastes costs a second or two and comes only every few hundred blocks). Machines
+  {size.liar_window_s:.0f} s each, since a turn that one wastes costs a second or two and comes only every few hundred blocks). Where a
+  hospital was dead or replaced it is the mean of just before and of after its return, because a young network slows down by about a tenth
+  in its first minute, while its state grows from nothing, with or without a fault. Machines
   drift by 15 to 20 %: the first row, which has no fault, says by how much here. Where processors are the limit, a dead hospital leaves its
   share of them to the others, so a ratio above 100 % is no miracle. Under repeated blows it is the mean over all repetitions, starts of
   processes included. Steady rates begin when every hospital's turn as primary has passed four times, under a liar {size.liar_rounds} times
