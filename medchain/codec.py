@@ -10,6 +10,7 @@ Format: https://github.com/msgpack/msgpack/blob/master/spec.md ; canonical = the
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -80,6 +81,26 @@ def join(parts: Sequence[bytes], count: int | None = None) -> bytes:
     else:
         head = b"\xdd" + count.to_bytes(4, "big")
     return head + b"".join(parts)
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return the encodings of the items of an own list, not taken apart any further: what `join` was given.
+
+    As with `decode_own` nothing is bounded. Raises Malformed when the bytes are no list.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+    unpacker.feed(data)
+    try:
+        count = unpacker.read_array_header()
+        ends = [unpacker.tell()]
+        for _ in range(count):
+            unpacker.skip()
+            ends.append(unpacker.tell())
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        raise Malformed(f"the bytes are no list ({type(error).__name__})") from None
+    if ends[-1] != len(data):
+        raise Malformed(f"{len(data) - ends[-1]} bytes are left over after the list")
+    return [data[start:end] for start, end in itertools.pairwise(ends)]
 
 
 _PLAIN: Final = frozenset({bytes, int, str, bool, type(None)})

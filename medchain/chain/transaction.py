@@ -183,8 +183,7 @@ class Transaction:
     def _assemble(
         cls, raw: bytes, body_bytes: bytes, body: TransactionBody, authentication: list[Any], batch_root: bytes | None
     ) -> Transaction:
-        identity = transaction_id(body_bytes)
-        authentication_digest = tagged_digest("medchain/authentication", codec.encode(authentication))
+        entry = identity, authentication_digest = _entry_of(body_bytes, authentication)
         return cls(
             raw=raw,
             body_bytes=body_bytes,
@@ -192,7 +191,7 @@ class Transaction:
             signature=authentication[1],
             id=identity,
             authentication_digest=authentication_digest,
-            entry=(identity, authentication_digest),
+            entry=entry,
             batch_root=batch_root,
         )
 
@@ -228,6 +227,16 @@ def _read_digest(value: Any) -> bytes:
 @lru_cache(maxsize=REMEMBERED_MAX)
 def _read_small(raw: bytes) -> Transaction:
     return Transaction._read(raw)
+
+
+def entry_of(raw: bytes) -> tuple[bytes, bytes]:
+    """Return (id, authentication digest) of a transaction that was decided: its form is not looked at again. Raises Malformed."""
+    body_bytes, authentication = codec.as_fields(codec.decode_own(codec.as_bytes(raw, "transaction")), 2, "transaction")
+    return _entry_of(codec.as_bytes(body_bytes, "transaction body"), authentication)
+
+
+def _entry_of(body_bytes: bytes, authentication: list[Any]) -> tuple[bytes, bytes]:
+    return transaction_id(body_bytes), tagged_digest("medchain/authentication", codec.encode(authentication))
 
 
 def transaction_id(body_bytes: bytes) -> bytes:

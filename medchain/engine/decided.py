@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from medchain.chain.block import ZERO_DIGEST, Block, Header, LastCommit, evidence_digest
 from medchain.chain.certificate import Certificate
 from medchain.chain.genesis import Genesis
+from medchain.chain.leaves import BlockLeaves
 from medchain.chain.limits import PROTOCOL_VERSION
 from medchain.chain.receipt import Receipt, decode_receipts, encode_receipts, receipts_root
 from medchain.chain.transaction import transactions_root
@@ -70,7 +71,7 @@ class DecidedChain:
     """The chain up to the decided head."""
 
     __slots__ = (
-        "_recent", "_recent_receipts",
+        "_recent", "_recent_leaves", "_recent_receipts",
         "_staged", "archive", "certificate", "digest", "genesis", "head_validators", "header", "history", "network",
         "parameters", "rotation", "rows", "state", "tree", "validators",
     )  # fmt: skip
@@ -80,6 +81,7 @@ class DecidedChain:
         self._staged = staged
         self._recent: dict[int, Block] = {}
         self._recent_receipts: dict[int, tuple[Receipt, ...]] = {}
+        self._recent_leaves: dict[int, BlockLeaves] = {}
         self.genesis = genesis
         self.network = genesis.domain()
         self.archive = BlockArchive(staged)
@@ -184,6 +186,23 @@ class DecidedChain:
             receipts = decode_receipts(stored)
         _keep(self._recent_receipts, height, receipts)
         return receipts
+
+    def leaves_of(self, height: int) -> BlockLeaves | None:
+        """Return what proofs about a decided block are made from, None when it is not kept here. The last few asked for are at hand.
+
+        Raises Rejected store.inconsistent when the stored block is not the one that its header says.
+        """
+        leaves = self._recent_leaves.pop(height, None)
+        if leaves is None:
+            block_bytes, receipts_bytes = self.archive.block(height), self.archive.receipts(height)
+            if block_bytes is None or receipts_bytes is None:
+                return None
+            try:
+                leaves = BlockLeaves.of(block_bytes, receipts_bytes)
+            except Malformed as error:
+                raise damaged(f"block {height}: {error.message}") from None
+        _keep(self._recent_leaves, height, leaves)
+        return leaves
 
     def certificate_of(self, height: int) -> Certificate | None:
         """Return the certificate of a decided block; block 0 has none."""

@@ -14,9 +14,7 @@ from medchain import __version__
 from medchain.chain.block import Header
 from medchain.chain.certificate import Certificate
 from medchain.chain.limits import PROTOCOL_VERSION
-from medchain.chain.receipt import RECEIPTS_TAG, Receipt
-from medchain.chain.transaction import TRANSACTIONS_TAG
-from medchain.crypto.merkle import MerkleTree
+from medchain.chain.receipt import Receipt
 from medchain.engine import rulebook
 from medchain.engine.decided import DecidedChain
 from medchain.engine.mempool import Mempool
@@ -197,7 +195,7 @@ def transaction_status(reading: Reading, transaction_id: bytes) -> Answer:
     }  # fmt: skip
     place = reading.chain.archive.locate(transaction_id)
     if place is not None:
-        receipt, _, _ = _receipt_at(reading, *place)
+        receipt = _receipt_at(reading, *place)
         header = _header(reading, place[0])
         return answer | {"status": "decided", "height": place[0], "time_ms": header.time_ms, **_outcome(receipt)}
     if transaction_id in reading.pool:
@@ -207,12 +205,12 @@ def transaction_status(reading: Reading, transaction_id: bytes) -> Answer:
     return answer
 
 
-def _receipt_at(reading: Reading, height: int, index: int) -> tuple[Receipt, int, tuple[Receipt, ...]]:
-    """Return (receipt, its leaf index, all receipts) of a transaction; due items, if any, have the first leaf."""
+def _receipt_at(reading: Reading, height: int, index: int) -> Receipt:
+    """Return the receipt of a transaction; due items, if any, have the first one."""
     receipts = _receipts(reading, height)
     if receipts and receipts[0].transaction_id == due_receipt_id(height):
         index += 1
-    return receipts[index], index, receipts
+    return receipts[index]
 
 
 def _tx_status(reading: Reading, params: Params) -> Answer:
@@ -224,19 +222,17 @@ def _tx_proof(reading: Reading, params: Params) -> Answer:
     if place is None:
         raise Rejected("transaction.not-decided", "no block holds this transaction: wait until it is decided, or check the id")
     height, index = place
-    block = reading.chain.block_of(height)
-    if block is None:
+    leaves = reading.chain.leaves_of(height)
+    if leaves is None:
         raise _unknown_height()
-    receipt, leaf, receipts = _receipt_at(reading, height, index)
-    transactions = MerkleTree.over(TRANSACTIONS_TAG, [identity + authentication for identity, authentication in block.entries])
-    outcomes = MerkleTree.over(RECEIPTS_TAG, [other.encode() for other in receipts])
+    transactions, receipts, leaf = leaves.transactions_tree, leaves.receipts_tree, leaves.receipt_place(index)
     proof = TransactionProof(
-        header=block.header,
+        header=leaves.header,
         certificate=_certificate(reading, height),
-        transaction=block.transactions[index],
+        transaction=leaves.transaction(index),
         place=Place(index, transactions.count, transactions.inclusion_path(index)),
-        receipt=receipt,
-        receipt_place=Place(leaf, outcomes.count, outcomes.inclusion_path(leaf)),
+        receipt=leaves.receipt(leaf),
+        receipt_place=Place(leaf, receipts.count, receipts.inclusion_path(leaf)),
     )
     return {"id": params["id"], "height": height, "proof": proof.encode()}
 

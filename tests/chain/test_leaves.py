@@ -38,8 +38,8 @@ def test_leaves_are_those_of_the_whole_block(has_due: bool) -> None:
         place = leaves.receipt_place(index)
         assert leaves.transaction(index) == each
         assert leaves.receipt(place).transaction_id == each.id
-        path = leaves.transactions_tree.inclusion_path(index)
-        assert verify_inclusion(TRANSACTIONS_TAG, whole.header.transactions_root, b"".join(each.entry), index, len(whole.transactions), path)
+        path, count = leaves.transactions_tree.inclusion_path(index), len(whole.transactions)
+        assert verify_inclusion(TRANSACTIONS_TAG, whole.header.transactions_root, b"".join(each.entry), index, count, path)
         path = leaves.receipts_tree.inclusion_path(place)
         assert verify_inclusion(RECEIPTS_TAG, whole.header.receipts_root, receipts[place].encode(), place, len(receipts), path)
 

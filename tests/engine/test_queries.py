@@ -10,6 +10,8 @@ from medchain.engine.decided import RECENT_BLOCKS_MAX
 from medchain.engine.queries import READS
 from medchain.engine.ready import Refused
 from medchain.ledger.trail import trail_after, trail_start
+from medchain.store import layout
+from medchain.store.keyvalue import WriteBatch
 from medchain.store.proof import StateProof, verify_state
 from medchain.wire.methods import METHODS, check_params, served_by, to_json
 from medchain.wire.proof import verify_transaction_proof
@@ -107,6 +109,16 @@ def test_the_proof_of_a_transaction_verifies_with_the_genesis_document(story):
         answer = read(cluster.nodes[2], "tx.proof", id=transaction.id)
         facts = verify_transaction_proof(answer["proof"], cluster.genesis)
         assert (facts.transaction.id, facts.receipt.is_accepted, facts.height) == (transaction.id, True, answer["height"])
+
+
+def test_no_proof_is_made_from_a_stored_block_that_rotted(story):
+    node, transaction = story.cluster.nodes[2], story.cluster.patient(0, "somebody else")
+    story.do(transaction)
+    height, _ = node.engine.chain.archive.locate(transaction.id)
+    key = layout.receipts_key(height)
+    stored = node.store.get(key)
+    node.store.write(WriteBatch.of((key, stored[:-1] + bytes((stored[-1] ^ 1,)))))
+    assert code_of(read(node, "tx.proof", id=transaction.id)) == "store.inconsistent"
 
 
 def test_a_state_row_and_its_absence_are_proven(story):
