@@ -19,6 +19,8 @@ from medchain.bench.network import Network
 from medchain.bench.program import environment
 from medchain.errors import InvariantBroken, Unavailable
 
+START_SECONDS: Final = 400.0
+"""To put on the chain what a kind needs first, and to sign a hundred thousand transactions."""
 ANSWER_SECONDS: Final = 120.0
 """To stop it waits for what is under way, to check it reads the whole chain."""
 END_SECONDS: Final = 10.0
@@ -64,7 +66,7 @@ class Worker:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
         try:
-            self._hear()
+            self._hear(START_SECONDS)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -117,7 +119,7 @@ class Worker:
             raise Unavailable("the load has ended: look at what it said above") from None
         return self._hear()
 
-    def _hear(self) -> dict[str, Any]:
+    def _hear(self, patience_s: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Return the next answer. Raises Unavailable when the load has ended or is silent for too long."""
         stream = self._running().stdout
         if stream is None:
@@ -125,8 +127,8 @@ class Worker:
         with selectors.DefaultSelector() as ready:
             ready.register(stream, selectors.EVENT_READ)
             while b"\n" not in self._heard:
-                if not ready.select(ANSWER_SECONDS):
-                    raise Unavailable(f"the load does not answer within {ANSWER_SECONDS:.0f} s")
+                if not ready.select(patience_s):
+                    raise Unavailable(f"the load does not answer within {patience_s:.0f} s")
                 piece = os.read(stream.fileno(), 2**20)
                 if not piece:
                     raise Unavailable("the load has ended: look at what it said above")
