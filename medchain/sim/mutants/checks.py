@@ -175,6 +175,11 @@ def _remember_signature_only(self: Verifier, items: Sequence[Item]) -> list[bool
     return answers
 
 
+def _ask_check_all(self: Verifier, item: Item) -> bool:
+    """Answer for one item by the memory above as well, which has to see every item to be wrong about any."""
+    return self.check_all((item,))[0]
+
+
 def _signing_together(kind: str) -> PlanMaker:
     """Return a maker of drawn plans in which clients sign many of their transactions in batches, and every liar is of this kind."""
 
@@ -203,13 +208,13 @@ SIGNATURES: Final = (
     Mutant(
         "remembered without the signature",
         "a forged authentication rides on a remembered id (lessons.md)",
-        ((Verifier, "check_all", _remember_message_only),),
+        ((Verifier, "check_all", _remember_message_only), (Verifier, "is_valid", _ask_check_all)),
         plans=lying(4, "other authentications"),
     ),
     Mutant(
         "remembered without what is signed",
         "a batch signature found valid once is believed over roots of other ids (protocol.md, batch signature)",
-        ((Verifier, "check_all", _remember_signature_only),),
+        ((Verifier, "check_all", _remember_signature_only), (Verifier, "is_valid", _ask_check_all)),
         plans=_signing_together("other authentications"),
     ),
     Mutant(
