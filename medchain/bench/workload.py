@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -53,7 +54,7 @@ class Task:
 Tasks = list[Task]
 
 
-class Workload:
+class Workload(ABC):
     """Operations of one kind for the hospitals of a network. Make one with `workload`."""
 
     title: str = ""
@@ -68,9 +69,9 @@ class Workload:
         """Yield what must be on the chain first, phase by phase; a task holds one operation."""
         return iter(())
 
+    @abstractmethod
     def next(self, hospital: str, count: int) -> Task:
         """Return `count` operations of one key, to be handed in at a hospital. Raises Rejected `bench.exhausted`."""
-        raise NotImplementedError
 
     def _public(self, hospital: str) -> bytes:
         return self._hospitals[hospital].signing.public
