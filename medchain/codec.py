@@ -67,13 +67,9 @@ def _pack(value: Any) -> bytes:
     return packed
 
 
-def join(parts: Sequence[bytes], count: int | None = None) -> bytes:
-    """Return the encoding of the list whose items are encoded already: `join([encode(a), encode(b)])` is `encode([a, b])`.
-
-    `count` is how many items there are when a part holds several.
-    """
-    if count is None:
-        count = len(parts)
+def join(parts: Sequence[bytes]) -> bytes:
+    """Return the encoding of the list whose items are encoded already: `join([encode(a), encode(b)])` is `encode([a, b])`."""
+    count = len(parts)
     if count < 16:
         head = bytes((0x90 | count,))
     elif count < 1 << 16:

@@ -477,8 +477,16 @@ def test_own_bytes_that_are_no_msgpack_are_malformed(data: bytes) -> None:
         codec.decode_own(data)
 
 
-def test_parts_of_several_items_join_under_the_count_given() -> None:
-    assert codec.join([codec.encode(1), codec.encode(b"x") + codec.encode("y")], count=3) == codec.encode([1, b"x", "y"])
+@given(st.lists(VALUES, max_size=20))
+def test_a_list_is_split_into_what_it_was_joined_from(values: list[Any]) -> None:
+    parts = [codec.encode(value) for value in values]
+    assert codec.split(codec.join(parts)) == parts
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x01", b"\x92\x01", b"\x91\x01\x01"])
+def test_bytes_that_are_no_whole_list_are_not_split(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        codec.split(data)
 
 
 def test_value_that_cannot_be_packed_spoils_nothing_after_it() -> None:

@@ -122,7 +122,6 @@ class Suite:
         yield BASE.name, lambda: [self.base, _on_curve("distance", 0, self.base)]
         yield from self.steady("distance")
 
-
     def keys(self) -> Iterator[Job]:
         """Yield the base case over larger and larger states, its rate against that over an empty one."""
         yield BASE.name, lambda: [self.base, _on_curve("keys", 1, self.base)]

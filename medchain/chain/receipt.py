@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from medchain import codec
@@ -18,7 +17,6 @@ from medchain.errors import Malformed
 ACCEPTED: Final = ""
 RECEIPTS_TAG: Final = "medchain/receipts"
 SUBJECTS_MAX: Final = 4
-OUTCOMES_REMEMBERED_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +90,10 @@ class Receipt:
             encoded = codec.join(
                 [
                     codec.encode(self.transaction_id),
-                    _encoded_outcome(self.code, self.operation_index),
+                    codec.encode(self.code),
+                    codec.encode(self.operation_index),
                     codec.join([event.encode() for event in self.events]),
-                ],
-                count=4,
+                ]
             )
             object.__setattr__(self, "_encoded", encoded)
         return encoded
@@ -118,12 +116,6 @@ class Receipt:
     def decode(cls, data: bytes) -> Receipt:
         """Read canonical bytes. Raises Malformed."""
         return cls.from_value(codec.decode(data, depth_max=10))
-
-
-@lru_cache(maxsize=OUTCOMES_REMEMBERED_MAX)
-def _encoded_outcome(code: str, operation_index: int) -> bytes:
-    """Return the bytes of the two fields in the middle of a receipt: nearly every receipt has the same ones."""
-    return codec.encode(code) + codec.encode(operation_index)
 
 
 def encode_receipts(receipts: Sequence[Receipt]) -> bytes:
