@@ -9,11 +9,11 @@ bucket count: only digests and depths.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from medchain.crypto.hashing import DIGEST_BYTES, tagged_digest
+from medchain.crypto.hashing import DIGEST_BYTES, prefix_state, tagged_digest
 from medchain.errors import InvariantBroken
 
 LEAF_TAG: Final = "medchain/state/leaf"
@@ -29,6 +29,7 @@ DEPTH_MAX: Final = 8 * DIGEST_BYTES
 CUT_CHANGES_MAX: Final = 4
 """Up to so many changes are cut into a leaf one by one; more are sorted in together, which is cheaper then."""
 
+_LEAF_STATE: Final = prefix_state(LEAF_TAG)
 EMPTY_LEAF_DIGEST: Final = tagged_digest(LEAF_TAG, b"")
 """Digest of a leaf without entries."""
 
@@ -48,6 +49,8 @@ class Branch:
 
 Bucket = bytes | Branch
 """A leaf's packed entries, or a split."""
+Change = tuple[bytes, bytes | None]
+"""Key digest and value digest; None removes the entry."""
 
 
 def bit_of(key_digest: bytes, depth: int) -> int:
@@ -59,7 +62,11 @@ def digest_of(bucket: Bucket) -> bytes:
     """Return the digest of a leaf or a split."""
     if isinstance(bucket, Branch):
         return bucket.digest
-    return tagged_digest(LEAF_TAG, bucket) if bucket else EMPTY_LEAF_DIGEST
+    if not bucket:
+        return EMPTY_LEAF_DIGEST
+    state = _LEAF_STATE.copy()  # tagged_digest written out: one or two leaves for each transaction of each block
+    state.update(bucket)
+    return state.digest()
 
 
 def count_of(bucket: Bucket) -> int:
@@ -78,22 +85,11 @@ def build(entries: list[bytes], depth: int) -> Bucket:
     return _branch(build(entries[:middle], depth + 1), build(entries[middle:], depth + 1))
 
 
-def update(bucket: Bucket, changes: Mapping[bytes, bytes | None], depth: int) -> Bucket:
-    """Return the bucket after `changes` (key digest → value digest, None removes); the given bucket is not altered."""
+def update(bucket: Bucket, changes: Sequence[Change], depth: int) -> Bucket:
+    """Return the bucket after `changes`, whose key digests are distinct; the given bucket, which is not altered, if they change nothing."""
     if isinstance(bucket, Branch):
         return _update_branch(bucket, changes, depth)
-    if len(changes) <= CUT_CHANGES_MAX:
-        leaf = bucket
-        for key_digest, value_digest in changes.items():
-            leaf = _update_leaf(leaf, key_digest, value_digest)
-    else:
-        contents = {entry[:DIGEST_BYTES]: entry for entry in entries_of(bucket)}
-        for key_digest, value_digest in changes.items():
-            if value_digest is None:
-                contents.pop(key_digest, None)
-            else:
-                contents[key_digest] = key_digest + value_digest
-        leaf = b"".join(sorted(contents.values()))
+    leaf = _cut_in(bucket, changes) if len(changes) <= CUT_CHANGES_MAX else _sort_in(bucket, changes)
     return leaf if len(leaf) <= LEAF_BYTES_MAX else build(list(entries_of(leaf)), depth)
 
 
@@ -120,27 +116,45 @@ def find_entry(leaf: bytes, key_digest: bytes) -> int:
     return low * ENTRY_BYTES
 
 
-def _update_leaf(leaf: bytes, key_digest: bytes, value_digest: bytes | None) -> bytes:
-    offset = find_entry(leaf, key_digest)
-    found = leaf[offset : offset + DIGEST_BYTES] == key_digest
-    rest = leaf[offset + ENTRY_BYTES :] if found else leaf[offset:]
-    if value_digest is None:
-        return leaf[:offset] + rest
-    return leaf[:offset] + key_digest + value_digest + rest
+def _cut_in(leaf: bytes, changes: Sequence[Change]) -> bytes:
+    for key_digest, value_digest in changes:
+        offset = find_entry(leaf, key_digest)
+        end = offset + ENTRY_BYTES
+        if leaf[offset : offset + DIGEST_BYTES] != key_digest:
+            if value_digest is not None:
+                leaf = leaf[:offset] + key_digest + value_digest + leaf[offset:]
+        elif value_digest is None:
+            leaf = leaf[:offset] + leaf[end:]
+        elif leaf[offset + DIGEST_BYTES : end] != value_digest:
+            leaf = leaf[:offset] + key_digest + value_digest + leaf[end:]
+    return leaf
 
 
-def _update_branch(branch: Branch, changes: Mapping[bytes, bytes | None], depth: int) -> Bucket:
+def _sort_in(leaf: bytes, changes: Sequence[Change]) -> bytes:
+    contents = {entry[:DIGEST_BYTES]: entry for entry in entries_of(leaf)}
+    for key_digest, value_digest in changes:
+        if value_digest is None:
+            contents.pop(key_digest, None)
+        else:
+            contents[key_digest] = key_digest + value_digest
+    changed = b"".join(sorted(contents.values()))
+    return leaf if changed == leaf else changed
+
+
+def _update_branch(branch: Branch, changes: Sequence[Change], depth: int) -> Bucket:
     byte, mask = depth >> 3, 0x80 >> (depth & 7)
-    to_left: dict[bytes, bytes | None] = {}
-    to_right: dict[bytes, bytes | None] = {}
-    for key_digest, value_digest in changes.items():
-        (to_right if key_digest[byte] & mask else to_left)[key_digest] = value_digest
+    to_left: list[Change] = []
+    to_right: list[Change] = []
+    for change in changes:
+        (to_right if change[0][byte] & mask else to_left).append(change)
     left = update(branch.left, to_left, depth + 1) if to_left else branch.left
     right = update(branch.right, to_right, depth + 1) if to_right else branch.right
+    if left is branch.left and right is branch.right:
+        return branch
     if count_of(left) + count_of(right) <= LEAF_ENTRIES_MAX:
         return b"".join(entries_of(left)) + b"".join(entries_of(right))
-    left_digest = digest_of(left) if to_left else branch.left_digest
-    right_digest = digest_of(right) if to_right else branch.right_digest
+    left_digest = branch.left_digest if left is branch.left else digest_of(left)
+    right_digest = branch.right_digest if right is branch.right else digest_of(right)
     return _branch(left, right, left_digest, right_digest)
 
 

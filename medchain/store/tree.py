@@ -1,8 +1,9 @@
 """The authenticated state: one root over every key and value, and proofs of what is there and what is not.
 
-Key digests are spread over a fixed, genesis-chosen number of buckets (bucket.py); above the buckets stands a perfect binary tree whose
-inner nodes live in memory. A block's changes are previewed (several proposals may be previewed on one base) and the decided one is
-adopted. The tree holds digests only: it is rebuilt from the state rows at start, and never written to disk (DESIGN.md says why).
+Key digests are spread over a fixed, genesis-chosen number of buckets (bucket.py); above the buckets stands a tree of nodes of eight
+children (shape.py), which lives in memory. A block's changes are previewed (several proposals may be previewed on one base) and the
+decided one is adopted. The tree holds digests only: it is rebuilt from the state rows at start, and never written to disk (DESIGN.md
+says why).
 
 Rules: protocol.md, "State and proofs". This module knows no database, no overlay and no meaning of a key.
 """
@@ -11,29 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from medchain.crypto.hashing import DIGEST_BYTES, prefix_state, tagged_digest
+from medchain.crypto.hashing import DIGEST_BYTES, prefix_state
 from medchain.errors import InvariantBroken
 from medchain.store.bucket import (
     EMPTY_LEAF_DIGEST,
     ENTRY_BYTES,
-    INNER_TAG,
     Branch,
     Bucket,
+    Change,
     bit_of,
     build,
     count_of,
     digest_of,
     update,
 )
-from medchain.store.proof import KEY_TAG, VALUE_TAG, StateProof, key_digest_of, root_of, verify_state
+from medchain.store.proof import KEY_TAG, VALUE_TAG, StateProof, key_digest_of, verify_state
+from medchain.store.shape import (
+    BUCKETS_MAX,
+    BUCKETS_MIN,
+    CHILD_MASK,
+    NODE_BITS,
+    NODE_CHILDREN_MAX,
+    NODE_TAG,
+    bucket_bits,
+    is_bucket_count,
+    node_digest_of,
+    root_of,
+    split_digests,
+)
 
 __all__ = ["BUCKETS_MAX", "BUCKETS_MIN", "StateProof", "StateTree", "TreeUpdate", "is_bucket_count", "verify_state"]
-
-BUCKETS_MIN: Final = 16
-BUCKETS_MAX: Final = 2**20
-"""Bounds of the genesis parameter: below, small networks would prove long leaves; above, inner nodes alone would take 150 MB and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +55,29 @@ class TreeUpdate:
     count: int
     """Entries after the update."""
     buckets: dict[int, Bucket]
-    nodes: dict[int, bytes]
-    """Changed nodes of the upper tree by heap position (1 = top, children of i at 2i and 2i+1)."""
+    nodes: tuple[dict[int, bytes], ...]
+    """For each row of the upper tree, the lowest first: position of a changed node → its children's digests, joined. Empty when nothing
+    changed."""
 
 
 class StateTree:
     """The digests of the whole state at one height."""
 
-    __slots__ = ("_bucket_count", "_buckets", "_count", "_depth", "_nodes", "_root")
+    __slots__ = ("_bucket_count", "_buckets", "_count", "_depth", "_root", "_rows")
+
+    _root: bytes
+    _rows: list[list[bytes]]
+    """For each row of the upper tree, the lowest first, the joined digests of each node's children: in the lowest those of the buckets."""
 
     def __init__(self, bucket_count: int) -> None:
         """Make the tree of an empty state. Raises InvariantBroken unless `bucket_count` is a power of two from 16 to 2**20."""
         if not is_bucket_count(bucket_count):
             raise InvariantBroken(f"state_buckets must be a power of two from {BUCKETS_MIN} to {BUCKETS_MAX}, not {bucket_count}")
         self._bucket_count = bucket_count
-        self._depth = bucket_count.bit_length() - 1
+        self._depth = bucket_bits(bucket_count)
         self._count = 0
         self._buckets: list[Bucket] = [b""] * bucket_count
-        self._nodes: list[bytes] = [b""] * (2 * bucket_count)
-        self._fill_nodes([EMPTY_LEAF_DIGEST] * bucket_count)
-        self._root = root_of(bucket_count, self._nodes[1])
+        self._fill_rows([EMPTY_LEAF_DIGEST] * bucket_count)
 
     @classmethod
     def rebuild(cls, bucket_count: int, items: Iterable[tuple[bytes, bytes]]) -> StateTree:
@@ -93,8 +105,7 @@ class StateTree:
             tree._buckets[index] = bucket
             tree._count += count_of(bucket)
             digests[index] = digest_of(bucket)
-        tree._fill_nodes(digests)
-        tree._root = root_of(bucket_count, tree._nodes[1])
+        tree._fill_rows(digests)
         return tree
 
     @property
@@ -118,8 +129,71 @@ class StateTree:
         Several previews of the same tree may be held at once; at most one of them can be adopted. Deleting an absent key and writing the
         value that is there already leave the root as it is.
         """
+        depth, held, row = self._depth, self._buckets, self._rows[0]
+        buckets: dict[int, Bucket] = {}
+        nodes: dict[int, bytes] = {}
+        count = self._count
+        for index, bucket_changes in self._by_bucket(changes).items():
+            before = held[index]
+            after = update(before, bucket_changes, depth)
+            if after is before:
+                continue
+            buckets[index] = after
+            count += count_of(after) - count_of(before)
+            position, offset = index >> NODE_BITS, (index & CHILD_MASK) * DIGEST_BYTES
+            joined = nodes[position] if position in nodes else row[position]
+            nodes[position] = joined[:offset] + digest_of(after) + joined[offset + DIGEST_BYTES :]
+        if not buckets:
+            return TreeUpdate(base_root=self._root, root=self._root, count=count, buckets={}, nodes=())
+        rows, top = self._rows_above(nodes)
+        return TreeUpdate(base_root=self._root, root=root_of(self._bucket_count, top), count=count, buckets=buckets, nodes=rows)
+
+    def adopt(self, update: TreeUpdate) -> None:
+        """Make the previewed content the tree's own. Raises InvariantBroken when the preview was made on another base."""
+        if update.base_root != self._root:
+            raise InvariantBroken("a state update was adopted on another base than it was previewed on")
+        held = self._buckets
+        for index, bucket in update.buckets.items():
+            held[index] = bucket
+        for row, changed in zip(self._rows, update.nodes, strict=False):  # of an update without effect there are no rows
+            for position, joined in changed.items():
+                row[position] = joined
+        self._count = update.count
+        self._root = update.root
+
+    def prove(self, key: bytes) -> StateProof:
+        """Return the proof of what the tree says about `key`: its value's digest, or that it is absent."""
+        key_digest = key_digest_of(key)
+        position = int.from_bytes(key_digest[:4], "big") >> (32 - self._depth)
+        bucket = self._buckets[position]
+        path: list[bytes] = []
+        depth = self._depth
+        while isinstance(bucket, Branch):
+            if bit_of(key_digest, depth):
+                path.append(bucket.left_digest)
+                bucket = bucket.right
+            else:
+                path.append(bucket.right_digest)
+                bucket = bucket.left
+            depth += 1
+        path.reverse()  # the leaf's own sibling first
+        for row in self._rows:
+            joined = row[position >> NODE_BITS]
+            offset = (position & CHILD_MASK) * DIGEST_BYTES
+            path.append(joined[:offset])
+            path.append(joined[offset + DIGEST_BYTES :])
+            position >>= NODE_BITS
+        return StateProof(leaf=bucket, path=b"".join(path))
+
+    def bucket_digests(self) -> Iterator[bytes]:
+        """Yield the digest of each bucket in order: what two nodes compare to find where their states differ."""
+        for joined in self._rows[0]:
+            yield from split_digests(joined)
+
+    def _by_bucket(self, changes: Mapping[bytes, bytes | None]) -> dict[int, list[Change]]:
+        """Return the digests of keys and values that change, by the bucket they belong to."""
         shift = 32 - self._depth
-        by_bucket: dict[int, dict[bytes, bytes | None]] = {}
+        by_bucket: dict[int, list[Change]] = {}
         copy_key_state, copy_value_state = prefix_state(KEY_TAG).copy, prefix_state(VALUE_TAG).copy
         for key, value in changes.items():  # as in rebuild: thousands of keys a block
             state = copy_key_state()
@@ -132,105 +206,45 @@ class StateTree:
                 value_digest = state.digest()
             index = int.from_bytes(key_digest[:4], "big") >> shift
             if index in by_bucket:
-                by_bucket[index][key_digest] = value_digest
+                by_bucket[index].append((key_digest, value_digest))
             else:
-                by_bucket[index] = {key_digest: value_digest}
-        count = self._count
-        buckets: dict[int, Bucket] = {}
-        level: dict[int, bytes] = {}
-        for index, bucket_changes in by_bucket.items():
-            before = self._buckets[index]
-            after = update(before, bucket_changes, self._depth)
-            if after is before or after == before:
-                continue
-            buckets[index] = after
-            count += count_of(after) - count_of(before)
-            level[self._bucket_count + index] = digest_of(after)
-        nodes = self._dirty_nodes(level)
-        root = root_of(self._bucket_count, nodes[1]) if nodes else self._root
-        return TreeUpdate(base_root=self._root, root=root, count=count, buckets=buckets, nodes=nodes)
+                by_bucket[index] = [(key_digest, value_digest)]
+        return by_bucket
 
-    def adopt(self, update: TreeUpdate) -> None:
-        """Make the previewed content the tree's own. Raises InvariantBroken when the preview was made on another base."""
-        if update.base_root != self._root:
-            raise InvariantBroken("a state update was adopted on another base than it was previewed on")
-        for index, bucket in update.buckets.items():
-            self._buckets[index] = bucket
-        nodes = self._nodes
-        for position, digest in update.nodes.items():
-            nodes[position] = digest
-        self._count = update.count
-        self._root = update.root
-
-    def prove(self, key: bytes) -> StateProof:
-        """Return the proof of what the tree says about `key`: its value's digest, or that it is absent."""
-        key_digest = key_digest_of(key)
-        index = int.from_bytes(key_digest[:4], "big") >> (32 - self._depth)
-        bucket = self._buckets[index]
-        downward: list[bytes] = []
-        depth = self._depth
-        while isinstance(bucket, Branch):
-            if bit_of(key_digest, depth):
-                downward.append(bucket.left_digest)
-                bucket = bucket.right
-            else:
-                downward.append(bucket.right_digest)
-                bucket = bucket.left
-            depth += 1
-        path = downward[::-1]
-        position = self._bucket_count + index
-        while position > 1:
-            path.append(self._nodes[position ^ 1])
-            position >>= 1
-        return StateProof(leaf=bucket, path=tuple(path))
-
-    def bucket_digests(self) -> Iterator[bytes]:
-        """Yield the digest of each bucket in order: what two nodes compare to find where their states differ."""
-        for index in range(self._bucket_count):
-            yield self._nodes[self._bucket_count + index]
-
-    def _fill_nodes(self, bucket_digests: list[bytes]) -> None:
-        """Compute the whole upper tree; equal pairs are hashed once, which makes an empty tree cheap."""
-        known: dict[bytes, bytes] = {}
-        level = bucket_digests
-        while True:
-            self._nodes[len(level) : 2 * len(level)] = level
-            if len(level) == 1:
-                return
+    def _fill_rows(self, digests: list[bytes]) -> None:
+        """Compute the whole upper tree and the root; equal nodes are hashed once and are one object, which makes an empty tree cheap."""
+        self._rows = []
+        while len(digests) > 1:
+            known: dict[bytes, tuple[bytes, bytes]] = {}
+            row: list[bytes] = []
             above: list[bytes] = []
-            for index in range(0, len(level), 2):
-                pair = level[index] + level[index + 1]
-                digest = known.get(pair)
-                if digest is None:
-                    digest = known[pair] = tagged_digest(INNER_TAG, pair)
-                above.append(digest)
-            level = above
-            known.clear()
+            for first in range(0, len(digests), NODE_CHILDREN_MAX):
+                joined = b"".join(digests[first : first + NODE_CHILDREN_MAX])
+                node = known.get(joined)
+                if node is None:
+                    node = known[joined] = (joined, node_digest_of(joined))
+                row.append(node[0])
+                above.append(node[1])
+            self._rows.append(row)
+            digests = above
+        self._root = root_of(self._bucket_count, digests[0])
 
-    def _dirty_nodes(self, level: dict[int, bytes]) -> dict[int, bytes]:
-        """Return every node that changes when the nodes of `level` (heap position → digest) do, level by level up to the top."""
-        nodes = self._nodes
-        copy_state = prefix_state(INNER_TAG).copy
-        dirty = dict(level)
-        while level and 1 not in level:
-            above: dict[int, bytes] = {}
-            for position, digest in level.items():  # tagged_digest written out: most of what a block does to the state happens here
-                parent = position >> 1
-                if parent in above:
-                    continue
-                sibling_position = position ^ 1
-                sibling = level[sibling_position] if sibling_position in level else nodes[sibling_position]
+    def _rows_above(self, lowest: dict[int, bytes]) -> tuple[tuple[dict[int, bytes], ...], bytes]:
+        """Return the changed nodes of each row when those of the lowest are `lowest`, which comes first, and the digest of the topmost."""
+        copy_state = prefix_state(NODE_TAG).copy
+        below = lowest
+        rows = [below]
+        for row in self._rows[1:]:
+            nodes: dict[int, bytes] = {}
+            for index, children in below.items():  # node_digest_of written out: much of what a block does to the state happens here
                 state = copy_state()
-                state.update(sibling + digest if position & 1 else digest + sibling)
-                above[parent] = state.digest()
-            dirty.update(above)
-            level = above
-        return dirty
-
-
-def is_bucket_count(number: int) -> bool:
-    """Answer whether `number` may be the genesis parameter `state_buckets`."""
-    return BUCKETS_MIN <= number <= BUCKETS_MAX and number & (number - 1) == 0
+                state.update(children)
+                position, offset = index >> NODE_BITS, (index & CHILD_MASK) * DIGEST_BYTES
+                joined = nodes[position] if position in nodes else row[position]
+                nodes[position] = joined[:offset] + state.digest() + joined[offset + DIGEST_BYTES :]
+            rows.append(nodes)
+            below = nodes
+        return tuple(rows), node_digest_of(below[0])
 
 
 def _sorted_bucket(packed: bytes, depth: int) -> Bucket:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -26,27 +28,88 @@ def tree_of(content: dict[bytes, bytes], buckets: int = 16) -> StateTree:
     return StateTree.rebuild(buckets, content.items())
 
 
+class Definition:
+    """What DESIGN.md says of the root and of paths, written a second time as plainly as possible: recursively, from the sorted rows."""
+
+    def __init__(self, bucket_count: int, content: dict[bytes, bytes]) -> None:
+        self.bucket_count = bucket_count
+        self.depth = bucket_count.bit_length() - 1
+        self.rows = sorted(
+            (bits_of(tagged_digest("medchain/state/key", key)), tagged_digest("medchain/state/key", key) + value_digest)
+            for key, value_digest in ((key, tagged_digest("medchain/state/value", value)) for key, value in content.items())
+        )
+        self.empty: dict[int, bytes] = {}
+
+    def root(self) -> bytes:
+        return tagged_digest("medchain/state/root", self.bucket_count.to_bytes(8, "big") + self.node("", self.rows))
+
+    def node(self, prefix: str, rows: list[tuple[str, bytes]]) -> bytes:
+        if not rows and len(prefix) in self.empty:
+            return self.empty[len(prefix)]
+        children = self.children(prefix, rows)
+        if not children:
+            digest = tagged_digest("medchain/state/leaf", b"".join(entry for _, entry in rows))
+        else:
+            tag = "medchain/state/node" if len(prefix) < self.depth else "medchain/state/inner"
+            digest = tagged_digest(tag, b"".join(self.node(child, inside) for child, inside in children))
+        if not rows:
+            self.empty[len(prefix)] = digest
+        return digest
+
+    def children(self, prefix: str, rows: list[tuple[str, bytes]]) -> list[tuple[str, list[tuple[str, bytes]]]]:
+        """The prefixes that a node joins, each with its rows: three bits more in the upper tree, the rest at its top; one in a bucket."""
+        if len(prefix) >= self.depth:
+            if len(rows) <= 64:
+                return []
+            bits = 1
+        else:
+            bits = 3 if prefix else self.depth % 3 or 3
+        found = [prefix + format(number, f"0{bits}b") for number in range(2**bits)]
+        return [(child, [row for row in rows if row[0].startswith(child)]) for child in found]
+
+    def path(self, key: bytes) -> list[list[bytes]]:
+        """The digests beside the way to a key, for each node on it, the lowest first."""
+        bits, prefix, rows = bits_of(tagged_digest("medchain/state/key", key)), "", self.rows
+        downward = []
+        while children := self.children(prefix, rows):
+            downward.append([self.node(child, inside) for child, inside in children if not bits.startswith(child)])
+            ((prefix, rows),) = [(child, inside) for child, inside in children if bits.startswith(child)]
+        return downward[::-1]
+
+
+def bits_of(digest: bytes) -> str:
+    return format(int.from_bytes(digest, "big"), "0256b")
+
+
 def plain_root(bucket_count: int, content: dict[bytes, bytes]) -> bytes:
-    """The definition of protocol.md written down a second time, as plainly as possible."""
-    entries = sorted((tagged_digest("medchain/state/key", key), tagged_digest("medchain/state/value", content[key])) for key in content)
+    return Definition(bucket_count, content).root()
 
-    def bits(digest: bytes, depth: int) -> str:
-        return format(int.from_bytes(digest, "big"), "0256b")[:depth]
 
-    def node(prefix: str, depth: int) -> bytes:
-        inside = [entry for entry in entries if bits(entry[0], len(prefix)) == prefix]
-        if len(prefix) >= depth and len(inside) <= 64:
-            return tagged_digest("medchain/state/leaf", b"".join(key + value for key, value in inside))
-        return tagged_digest("medchain/state/inner", node(prefix + "0", depth) + node(prefix + "1", depth))
-
-    return tagged_digest("medchain/state/root", bucket_count.to_bytes(8, "big") + node("", bucket_count.bit_length() - 1))
+EVERY_COUNT = [2**bits for bits in range(4, 21)]
 
 
 def test_root_is_the_one_of_the_definition() -> None:
     for size in (0, 1, 40, 1500):
         content = pairs(0, size)
         assert tree_of(content).root == plain_root(16, content)
-    assert tree_of(pairs(0, 50), 64).root == plain_root(64, pairs(0, 50))
+
+
+@pytest.mark.parametrize("buckets", EVERY_COUNT)
+def test_root_updates_and_proofs_are_those_of_the_definition_with_any_number_of_buckets(buckets: int) -> None:
+    assert is_bucket_count(buckets)
+    content = pairs(0, 300)
+    tree = tree_of(content, buckets)
+    assert tree.root == plain_root(buckets, content)
+    content |= {b"key/7": b"other"} | pairs(300, 420)
+    del content[b"key/8"]
+    tree.adopt(tree.preview(content | {b"key/8": None}))
+    definition = Definition(buckets, content)
+    assert tree.root == definition.root() and tree.count == 419
+    for key in (b"key/7", b"key/8", b"key/9", b"absent"):
+        proof = tree.prove(key)
+        assert proof.path == b"".join(itertools.chain.from_iterable(definition.path(key)))
+        assert verify_state(tree.root, buckets, key, content.get(key), proof)
+        assert StateProof.decode(proof.encode()) == proof
 
 
 OPERATIONS = st.lists(st.lists(st.tuples(st.integers(0, 3000), st.none() | st.binary(max_size=3)), max_size=40), max_size=6)
@@ -66,7 +129,7 @@ def test_any_order_of_insertions_and_deletions_gives_the_same_root(base: int, ba
                 content[key] = value
         tree.adopt(tree.preview(changes))
         assert tree.count == len(content)
-    assert tree.root == tree_of(dict(reversed(content.items()))).root
+    assert tree.root == tree_of(dict(reversed(content.items()))).root == plain_root(16, content)
     emptied = tree.preview(dict.fromkeys(content))
     assert emptied.root == StateTree(16).root and emptied.count == 0
 
@@ -89,6 +152,7 @@ def test_preview_changes_nothing_and_several_may_coexist() -> None:
     first = tree.preview({b"key/1": b"other", b"new": b"1"})
     second = tree.preview({b"key/2": None})
     assert tree.root == before and tree.count == 500
+    assert list(tree.bucket_digests()) == list(tree_of(pairs(0, 500)).bucket_digests())
     assert len({before, first.root, second.root}) == 3
     tree.adopt(second)
     assert tree.root == second.root and tree.count == 499
@@ -98,6 +162,10 @@ def test_preview_changes_nothing_and_several_may_coexist() -> None:
     expected = pairs(0, 500)
     del expected[b"key/2"]
     assert tree.root == tree_of(expected).root
+    for key in (b"key/1", b"key/2", b"new"):
+        assert tree.prove(key) == tree_of(expected).prove(key)
+    again = tree.preview({b"key/1": b"other", b"new": b"1"})  # on the base it was adopted on, nothing of the first is left
+    assert again.root == tree_of(expected | {b"key/1": b"other", b"new": b"1"}).root != first.root
 
 
 def test_changes_without_effect_leave_the_root() -> None:
@@ -106,6 +174,31 @@ def test_changes_without_effect_leave_the_root() -> None:
     assert update.root == tree.root and not update.buckets and not update.nodes
     tree.adopt(update)
     assert tree.preview({}).root == tree.root
+
+
+def test_touched_parts_are_only_those_that_change() -> None:
+    content = pairs(0, 1500)  # most buckets are split, and each is given many changes
+    tree = tree_of(content)
+    update = tree.preview(content | dict.fromkeys(pairs(2000, 3000)))
+    assert update.root == tree.root and not update.buckets and not update.nodes
+    few = pairs(0, 60)
+    sparse = tree_of(few)
+    assert not sparse.preview(few | dict.fromkeys(pairs(2000, 3000))).buckets
+    wide = tree_of(content, 65_536)
+    update = wide.preview(content | {b"key/9": b"other", b"absent": None})
+    assert len(update.buckets) == 1 and [len(row) for row in update.nodes] == [1, 1, 1, 1, 1, 1]
+    assert update.root == plain_root(65_536, content | {b"key/9": b"other"})
+
+
+def test_an_empty_tree_is_small() -> None:
+    StateTree(65_536)
+    tracemalloc.start()
+    try:
+        tree = StateTree(65_536)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000 and tree.count == 0  # the buckets' list is half of it; equal nodes are one object
 
 
 def test_root_binds_the_number_of_buckets() -> None:
@@ -200,11 +293,120 @@ def test_oversized_unsorted_and_ragged_proofs_are_refused() -> None:
         with pytest.raises(Malformed):
             StateProof.decode(bad.encode())
         assert not verify_state(tree.root, 16, b"key/1", b"value 1", bad)
-    for path in (proof.path[:-1], proof.path + (EMPTY_LEAF_DIGEST,), (), proof.path[:-1] + (b"short",), (b"\x00" * 32,) * 257):
+    for path in (proof.path[:-32], proof.path[32:], proof.path + EMPTY_LEAF_DIGEST, b"", proof.path[:-1], proof.path + b"short"):
         assert not verify_state(tree.root, 16, b"key/1", b"value 1", StateProof(proof.leaf, path))
     assert not verify_state(tree.root, 0, b"key/1", b"value 1", proof)
     with pytest.raises(Malformed):
         StateProof.decode(b"\x00" * (PROOF_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize("buckets", EVERY_COUNT)
+def test_any_other_sibling_and_any_other_length_is_refused_with_any_number_of_buckets(buckets: int) -> None:
+    tree = tree_of(pairs(0, 1500 if buckets < 64 else 20), buckets)  # of the fewest buckets the proofs hold a split as well
+    for key, value in ((b"key/1", b"value 1"), (b"absent", None)):
+        proof = tree.prove(key)
+
+        def is_accepted(path: bytes, key: bytes = key, value: bytes | None = value, leaf: bytes = proof.leaf) -> bool:
+            return verify_state(tree.root, buckets, key, value, StateProof(leaf, path))
+
+        assert is_accepted(proof.path)
+        count = len(proof.path) // 32
+        for place in range(0, len(proof.path), 32):
+            before, sibling, after = proof.path[:place], proof.path[place : place + 32], proof.path[place + 32 :]
+            assert not is_accepted(before + bytes([sibling[0] ^ 1]) + sibling[1:] + after)
+            assert not is_accepted(before + after)
+            assert not is_accepted(before + sibling + sibling + after)
+        for other in EVERY_COUNT:
+            assert other == buckets or not verify_state(tree.root, other, key, value, proof)
+        for odd in (proof.path[:-1], proof.path + b"\x00", proof.path[: 32 * (count - 7)], proof.path + bytes(7 * 32), bytes(32 * 300)):
+            assert not is_accepted(odd)
+
+
+@pytest.mark.parametrize("buckets", EVERY_COUNT)
+def test_no_path_is_longer_than_a_split_for_each_bit_allows(buckets: int) -> None:
+    """Nobody can make such keys, but whoever made them would be proven right, and one digest more is no path."""
+    depth = buckets.bit_length() - 1
+    key_digest = tagged_digest("medchain/state/key", b"key")
+    leaf = key_digest + tagged_digest("medchain/state/value", b"value")
+    digest = tagged_digest("medchain/state/leaf", leaf)
+    for bit in bits_of(key_digest)[:depth - 1 : -1]:
+        digest = tagged_digest("medchain/state/inner", bytes(32) + digest if bit == "1" else digest + bytes(32))
+    position, row, upper = int(bits_of(key_digest)[:depth], 2), buckets, 0
+    while row > 1:
+        children = min(8, row)
+        place = position % children
+        digest = tagged_digest("medchain/state/node", bytes(32 * place) + digest + bytes(32 * (children - 1 - place)))
+        position, row, upper = position // children, row // children, upper + children - 1
+    root = tagged_digest("medchain/state/root", buckets.to_bytes(8, "big") + digest)
+    deepest = 256 - depth + upper
+    proof = StateProof(leaf, bytes(32 * deepest))
+    assert StateProof.decode(proof.encode()) == proof and len(proof.encode()) <= PROOF_BYTES_MAX
+    assert verify_state(root, buckets, b"key", b"value", proof)
+    assert not verify_state(root, buckets, b"key", b"value", StateProof(leaf, bytes(32 * (deepest + 1))))
+
+
+def test_splits_do_not_pass_for_rows_of_the_upper_tree() -> None:
+    """With 16 buckets and seven splits a path is as long as with 128 buckets and none: tags and the number of buckets tell them apart."""
+    key_digest = tagged_digest("medchain/state/key", b"key")
+    leaf = key_digest + tagged_digest("medchain/state/value", b"value")
+    siblings = [bytes([number]) * 32 for number in range(15)]
+    proof = StateProof(leaf, b"".join(siblings))
+    bits = bits_of(key_digest)
+
+    def climbed(buckets: int, splits: int) -> bytes:
+        digest, depth = tagged_digest("medchain/state/leaf", leaf), buckets.bit_length() - 1
+        for place in range(splits):
+            pair = (siblings[place], digest) if bits[depth + splits - 1 - place] == "1" else (digest, siblings[place])
+            digest = tagged_digest("medchain/state/inner", b"".join(pair))
+        rest, position = siblings[splits:], int(bits[:depth], 2)
+        for children in (8, 2) if buckets == 16 else (8, 8, 2):
+            row = rest[: children - 1]
+            row.insert(position % children, digest)
+            digest, rest, position = tagged_digest("medchain/state/node", b"".join(row)), rest[children - 1 :], position // children
+        return digest
+
+    def bound(buckets: int, top: bytes) -> bytes:
+        return tagged_digest("medchain/state/root", buckets.to_bytes(8, "big") + top)
+
+    for buckets, splits, other, other_splits in ((16, 7, 128, 0), (128, 0, 16, 7)):
+        assert verify_state(bound(buckets, climbed(buckets, splits)), buckets, b"key", b"value", proof)
+        assert not verify_state(bound(other, climbed(buckets, splits)), buckets, b"key", b"value", proof)
+        assert not verify_state(bound(buckets, climbed(other, other_splits)), buckets, b"key", b"value", proof)
+
+
+def test_a_path_of_another_length_is_refused_even_under_a_root_that_was_made_for_it() -> None:
+    key_digest = tagged_digest("medchain/state/key", b"key")
+    leaf = key_digest + tagged_digest("medchain/state/value", b"value")
+    position = key_digest[0] >> 4
+
+    def root(below: bytes, *, row: int, top: int) -> bytes:
+        """The root of 16 buckets whose two nodes hash so many bytes of siblings before and after the child that the key leads to."""
+        for size, place in ((row, position % 8 * 32), (top, position // 8 * 32)):
+            place = min(place, size)
+            below = tagged_digest("medchain/state/node", bytes(place) + below + bytes(size - place))
+        return tagged_digest("medchain/state/root", (16).to_bytes(8, "big") + below)
+
+    digest = tagged_digest("medchain/state/leaf", leaf)
+    ragged = (bytes(1) + digest) if bits_of(key_digest)[4] == "1" else (digest + bytes(1))
+    made = [
+        (root(digest, row=224, top=32), 256, True),
+        (root(digest, row=0, top=0), 0, False),
+        (root(digest, row=224, top=0), 224, False),
+        (root(digest, row=192, top=0), 192, False),
+        (root(tagged_digest("medchain/state/inner", ragged), row=224, top=32), 257, False),
+    ]
+    for forged, length, is_right in made:
+        assert verify_state(forged, 16, b"key", b"value", StateProof(leaf, bytes(length))) is is_right
+
+
+def test_a_proof_of_other_types_is_refused_and_raises_nothing() -> None:
+    tree = tree_of(pairs(0, 20))
+    proof = tree.prove(b"key/1")
+    for odd in (None, 7, "text", bytearray(proof.path), [proof.path], ()):
+        assert not verify_state(tree.root, 16, b"key/1", b"value 1", StateProof(proof.leaf, odd))  # type: ignore[arg-type]
+        assert not verify_state(tree.root, 16, b"key/1", b"value 1", StateProof(odd, proof.path))  # type: ignore[arg-type]
+    for count in (0, 1, 2, 8, 17, -16, 2**21, 2**256):
+        assert not verify_state(tree.root, count, b"key/1", b"value 1", proof)
 
 
 def test_keys_ground_into_one_bucket_cost_nothing_and_proofs_stay_short() -> None:
@@ -223,10 +425,10 @@ def test_keys_ground_into_one_bucket_cost_nothing_and_proofs_stay_short() -> Non
     assert sum(digest != EMPTY_LEAF_DIGEST for digest in tree.bucket_digests()) == 1
     for key in keys[::97]:
         proof = tree.prove(key)
-        assert len(proof.leaf) // ENTRY_BYTES <= LEAF_ENTRIES_MAX and len(proof.path) < 20
+        assert len(proof.leaf) // ENTRY_BYTES <= LEAF_ENTRIES_MAX and len(proof.path) // 32 < 24
         assert verify_state(tree.root, 16, key, b"v", proof)
     tree.adopt(tree.preview(dict.fromkeys(keys[60:])))
-    assert len(tree.prove(keys[0]).path) == 4  # a leaf again
+    assert len(tree.prove(keys[0]).path) == 8 * 32  # a leaf again: seven siblings in its row and one at the top
 
 
 def vectors() -> dict[str, object]:
@@ -237,7 +439,7 @@ def vectors() -> dict[str, object]:
         "roots": [],
         "proofs": [],
     }
-    for buckets, size in ((16, 0), (64, 0), (65_536, 0), (16, 1), (16, 1000), (64, 1000), (65_536, 1000), (16, 2500)):
+    for buckets, size in ((16, 0), (64, 0), (65_536, 0), (16, 1), (16, 1000), (32, 1000), (64, 1000), (65_536, 1000), (16, 2500)):
         tree = tree_of(pairs(0, size), buckets)
         made["roots"].append({"buckets": buckets, "size": size, "root": tree.root.hex()})  # type: ignore[attr-defined]
     for buckets, size, key in ((64, 1000, b"key/7"), (16, 2500, b"key/7"), (64, 1000, b"absent"), (65_536, 0, b"absent")):
