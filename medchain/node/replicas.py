@@ -1,8 +1,8 @@
 """Bringing ciphertext here: replicas that this hospital is designated to hold, repairs of what was lost, and copies for local readers.
 
 Each decided block tells what was registered; a scan of all records at the start and now and then finds what was missed. A blob is pulled by
-ranges, goes on where it stopped, is verified before it counts, and only then is custody confirmed on chain. Failures are tried again with
-growing pauses; nothing here is ever waited for by consensus (lessons.md: fabric #3858). Knows no key.
+ranges, goes on where it stopped, is verified before it counts, and only then is custody confirmed on chain (confirmer.py). Failures are
+tried again with growing pauses; nothing here is ever waited for by consensus (lessons.md: fabric #3858). Knows no key.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, Final, Protocol
 import aiohttp
 
 from medchain.actions.placement import designated_holders
-from medchain.actions.records import confirm_custody
 from medchain.crypto.streams import HEADER_BYTES_MAX, LENGTH_BYTES, SEGMENT_BYTES, TAG_BYTES
 from medchain.engine.ready import BlockDecided
 from medchain.errors import InvariantBroken, Malformed, MedchainError, Rejected, Unavailable
 from medchain.ledger.trail import event_names
 from medchain.node.anchor import Anchor, Clock, RecordVersion
+from medchain.node.confirmer import CONFIRMED_TOGETHER, Confirmer
 from medchain.telemetry import log_event
 from medchain.vault.blobs import READ_BYTES, BlobStore
 from medchain.vault.http import ERROR_BYTES_MAX, read_error
@@ -35,6 +35,9 @@ SCAN_PAGE: Final = 32
 """Records of one page of a scan: a page takes about a millisecond of the engine's loop."""
 SCAN_PAUSE_SECONDS: Final = 0.01
 """Between two pages, so that a scan of many records never crowds out agreement."""
+CONFIRMING_MAX: Final = 2 * CONFIRMED_TOGETHER
+"""Versions that wait for their confirmation at most: the next transaction full, and what comes in while it is decided. Looking at more of
+them would only take the engine's time from others."""
 ORPHAN_MS: Final = 24 * 3600 * 1000
 """A blob that no record asks this hospital to hold is kept for a day: an upload whose registration is under way, a copy for a reader."""
 SLOW_SECONDS: Final = 30
@@ -68,6 +71,8 @@ class ReplicaLimits:
     """Between attempts: doubled each time, from the first to the longest."""
     scan_interval_ms: int = 15 * 60 * 1000
     """Between scans: finds lost files and confirmations, and removes what nobody needs."""
+    confirm_pause_ms: int = 1_000
+    """Least time between two transactions of confirmations: up to 64 in each are 5 million a day, and a quiet network stays quiet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,9 @@ class Replicas:
         self._waiting: set[tuple[bytes, int]] = set()
         self._arrivals = 0
         self._working: dict[tuple[bytes, int], asyncio.Task[None]] = {}
+        self._confirmer = Confirmer(anchor, limits.confirm_pause_ms)
+        self._confirming = 0
+        """Of those being worked on, how many only wait for the chain."""
         self._pulls: dict[bytes, asyncio.Task[None]] = {}
         self._fetches = asyncio.Semaphore(limits.fetches_at_once)
         self._waker = asyncio.Event()
@@ -118,6 +126,7 @@ class Replicas:
         self._tasks = [
             asyncio.create_task(self._guarded(self._schedule()), name="replicas"),
             asyncio.create_task(self._guarded(self._scan_forever()), name="replica scan"),
+            asyncio.create_task(self._guarded(self._confirmer.run()), name="custody confirmations"),
         ]
 
     async def stop(self) -> None:
@@ -167,17 +176,20 @@ class Replicas:
         loop = asyncio.get_running_loop()
         while True:
             self._waker.clear()
-            while self._jobs and self._jobs[0][0] <= loop.time() and len(self._working) < self._limits.at_once:
+            while self._jobs and self._jobs[0][0] <= loop.time() and not self._is_full:
                 _, _, job = heapq.heappop(self._jobs)
                 self._waiting.discard(job.key)
                 task = self._working[job.key] = asyncio.create_task(self._guarded(self._work(job)), name="replica")
                 task.add_done_callback(partial(self._worked, job.key))
-            is_full = len(self._working) >= self._limits.at_once
             try:
-                async with asyncio.timeout_at(None if is_full or not self._jobs else self._jobs[0][0]):
+                async with asyncio.timeout_at(None if self._is_full or not self._jobs else self._jobs[0][0]):
                     await self._waker.wait()
             except TimeoutError:
                 continue
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._working) - self._confirming >= self._limits.at_once or self._confirming >= CONFIRMING_MAX
 
     def _worked(self, key: tuple[bytes, int], _: asyncio.Task[None]) -> None:
         self._working.pop(key, None)
@@ -201,11 +213,12 @@ class Replicas:
             await self._bring(found)
         if self._anchor.organisation in (found.custodian, *found.holders):
             return
+        self._confirming += 1
+        self._waker.set()
         try:
-            await self._anchor.settle([confirm_custody(record, version)])
-        except Rejected as refusal:
-            if refusal.code != "records.custody-confirmed":  # an earlier attempt was decided after all
-                raise
+            await self._confirmer.confirm(record, version)
+        finally:
+            self._confirming -= 1
         log_event("custodian.replicated", bytes=self._blobs.size(found.root))
 
     async def _belongs_here(self, version: RecordVersion) -> bool:

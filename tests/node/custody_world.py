@@ -128,7 +128,9 @@ class House:
             clock=self,
             open_peer=self.open_peer,
             failed=self.failures.append,
-            limits=CustodianLimits(replicas=ReplicaLimits(pause_first_ms=1, pause_max_ms=20, **limits), settle_ms=20_000),
+            limits=CustodianLimits(
+                replicas=ReplicaLimits(pause_first_ms=1, pause_max_ms=20, confirm_pause_ms=0, **limits), settle_ms=20_000
+            ),
         )
 
     async def open_peer(self, peer, method, path, *, data=None, headers=None):
