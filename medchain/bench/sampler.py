@@ -46,6 +46,10 @@ _PART_OF: Final[tuple[tuple[str, str], ...]] = (
 )  # fmt: skip
 """First match by the beginning of the path inside the package. Rooms that serve everybody (codec, crypto, chain) count for who called them;
 what nobody of the package called (the loop, sockets, TLS, HTTP) is the network's."""
+_PART_OF_THREAD: Final[tuple[tuple[str, str], ...]] = (("verify", VERIFY), ("store-write", LEVELDB))
+"""By the beginning of the thread's name: a worker thread that is met between two pieces of work has just done one of them."""
+
+_LOOP: Final = ("event loop and sockets", NETWORK)
 
 
 def part_of(path: str) -> str:
@@ -67,6 +71,8 @@ class Sampler:
         self.collections = [0.0, 0.0, 0.0]
         """Processor seconds of the garbage collector, by generation; they count for who happened to be interrupted, too."""
         self._name_of: dict[CodeType, str] = {}
+        self._threads: dict[int, tuple[str, str]] = {}
+        """Thread → what it is called here, and the part that counts for it outside the package."""
         self.parts: defaultdict[str, float] = defaultdict(float)
         """Part → processor seconds."""
         self.own: defaultdict[str, float] = defaultdict(float)
@@ -108,10 +114,20 @@ class Sampler:
             self._used[thread] = used
             if spent > 0:
                 places = self._places(at)
-                self.parts[next(filter(None, map(part_of, places)), NETWORK)] += spent
-                self.own[places[0] if places else "event loop and sockets"] += spent
+                name, usual = self._thread(thread)
+                self.parts[next(filter(None, map(part_of, places)), usual)] += spent
+                self.own[places[0] if places else name] += spent
                 for place in places:
                     self.whole[place] += spent
+
+    def _thread(self, number: int) -> tuple[str, str]:
+        """Return a thread's name without its number, and its part."""
+        found = self._threads.get(number)
+        if found is None:
+            name = next((thread.name for thread in threading.enumerate() if thread.ident == number), "")
+            found = next(((f"thread {beginning}", part) for beginning, part in _PART_OF_THREAD if name.startswith(beginning)), _LOOP)
+            self._threads[number] = found
+        return found
 
     def _places(self, frame: FrameType | None) -> list[str]:
         """Return the functions of the package that a thread stands in, innermost first, each once."""
