@@ -9,7 +9,7 @@ import sys
 from medchain.bench.sampler import EXECUTE, LEVELDB, NETWORK, VERIFY, part_of
 
 PROGRAM = """
-import hashlib, pathlib, sys, threading, time
+import hashlib, pathlib, signal, sys, threading, time
 from medchain.bench.sampler import Sampler
 
 sampler = Sampler()
@@ -25,6 +25,7 @@ work(0.2)
 for thread in threads:
     while thread.is_alive():
         thread.join(0.01)
+signal.setitimer(signal.ITIMER_PROF, 0)
 sampler.write(pathlib.Path(sys.argv[1]))
 """
 
