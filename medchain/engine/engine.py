@@ -216,6 +216,7 @@ class Engine:
             if isinstance(event, ClientEvent):
                 self._take(event)
         self._settle()
+        self._gossip.end_turn()
         if self._chain.height != height:
             self._sync.ask()
         sends, replies = self._turn.take()

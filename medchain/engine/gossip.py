@@ -17,6 +17,8 @@ from medchain.engine.mempool import Mempool, PoolEntry
 from medchain.engine.turn import Turn
 from medchain.wire.peer import GOSSIP_TRANSACTIONS_MAX, Entry, PoolListed, TransactionsOffered, TransactionsWanted
 
+FLUSH_TOGETHER_MIN: Final = 16
+"""So many that were accepted in one turn are forwarded at its end: the next tick may be 20 ms away, and so many are worth a message."""
 LIST_EVERY_MS: Final = 1_000
 LIST_AGE_MS: Final = 1_000
 """Entries younger than this are still on their way by forwarding."""
@@ -66,9 +68,14 @@ class Gossip:
         self._answer_bytes.pop(peer, None)
 
     def forward(self, transaction: Transaction) -> None:
-        """Tell peers of a transaction accepted here: with the next tick, or when a message is full."""
+        """Tell peers of a transaction accepted here: at the end of the turn with many others, else with the next tick."""
         self._fresh.append(transaction)
         if len(self._fresh) >= GOSSIP_TRANSACTIONS_MAX:
+            self.flush()
+
+    def end_turn(self) -> None:
+        """Forward at once what is worth a message."""
+        if len(self._fresh) >= FLUSH_TOGETHER_MIN:
             self.flush()
 
     def flush(self) -> None:

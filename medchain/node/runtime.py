@@ -54,7 +54,7 @@ WEIGHT_SHARE: Final = 8
 ENTRIES_PER_WEIGHT: Final = 16
 BYTES_PER_WEIGHT: Final = 1_024
 WARM_ITEMS_MIN: Final = 4
-"""With nothing else to do, fewer signatures than this are checked inline: a thread's answer takes longer than the 56 us of each."""
+"""Fewer signatures than this are checked inline: a thread's answer takes longer than the 56 us of each."""
 WARM_CHUNK_ITEMS: Final = 32
 """Signatures a thread takes at once."""
 WARM_ROUND_ITEMS: Final = 4_096
@@ -162,7 +162,7 @@ class Runtime:
                     return False
         self._waiting += self._weight(event)
         items = verifications_of(event, self._network, is_admissible=self._is_admissible) if _may_need_warming(event) else []
-        if items and (len(items) >= WARM_ITEMS_MIN or self._cold or self._inbox):
+        if items:  # a moment later, when all that is posted together is there: one call's transactions stay together
             self._cold.append((event, items))
             self._cold_waker = _woken(self._cold_waker)
         else:
@@ -295,8 +295,11 @@ class Runtime:
                     await self._cold_waker
                     self._cold_waker = None
                 events, items = self._next_round()
-                chunks = [items[start : start + WARM_CHUNK_ITEMS] for start in range(0, len(items), WARM_CHUNK_ITEMS)]
-                await asyncio.gather(*(loop.run_in_executor(threads, self._verifier.check_all, chunk) for chunk in chunks))
+                if len(items) < WARM_ITEMS_MIN:
+                    self._verifier.check_all(items)
+                else:
+                    chunks = [items[start : start + WARM_CHUNK_ITEMS] for start in range(0, len(items), WARM_CHUNK_ITEMS)]
+                    await asyncio.gather(*(loop.run_in_executor(threads, self._verifier.check_all, chunk) for chunk in chunks))
                 for event in events:
                     if not isinstance(event, Received) or self._connected.get(event.peer, 0) > 0:
                         self._take_in(event)

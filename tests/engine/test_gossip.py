@@ -6,7 +6,15 @@ import pytest
 
 from medchain.chain.domain import Domain
 from medchain.chain.transaction import Operation, Transaction, TransactionBody
-from medchain.engine.gossip import ANSWER_BYTES_PER_SECOND_MAX, HAND_OVER_MAX, LIST_ENTRIES_MAX, OFFER_BYTES_MAX, WANTED_ENTRIES_MAX, Gossip
+from medchain.engine.gossip import (
+    ANSWER_BYTES_PER_SECOND_MAX,
+    FLUSH_TOGETHER_MIN,
+    HAND_OVER_MAX,
+    LIST_ENTRIES_MAX,
+    OFFER_BYTES_MAX,
+    WANTED_ENTRIES_MAX,
+    Gossip,
+)
 from medchain.engine.mempool import Mempool, Placement
 from medchain.engine.turn import Turn
 from medchain.store.memory import MemoryKeyValue
@@ -73,6 +81,18 @@ def test_a_full_message_does_not_wait_for_the_tick(desk):
         desk.gossip.forward(desk.add())
     said = desk.said()
     assert [len(message.transactions) for _, message in said] == [GOSSIP_TRANSACTIONS_MAX] * 2
+
+
+def test_many_accepted_in_one_turn_do_not_wait_for_the_tick(desk):
+    transactions = [desk.add() for _ in range(FLUSH_TOGETHER_MIN)]
+    for transaction in transactions[1:]:
+        desk.gossip.forward(transaction)
+    desk.gossip.end_turn()
+    assert desk.said() == []
+    desk.gossip.forward(transactions[0])
+    desk.gossip.end_turn()
+    assert desk.said() == [(peer, TransactionsOffered((*transactions[1:], transactions[0]))) for peer in (A, B)]
+    assert desk.tick(10) == []
 
 
 def test_nobody_is_sent_what_it_has_shown(desk):

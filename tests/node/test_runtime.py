@@ -210,12 +210,27 @@ async def test_signatures_of_transactions_that_will_be_refused_anyway_are_not_ch
     assert known == [10]
 
 
-async def test_single_submission_to_an_idle_node_goes_straight_in(make_world):
+async def test_few_signatures_are_checked_without_waking_a_thread(make_world, monkeypatch):
     world = make_world()
+    at = []
+    check_all = Verifier.check_all
+    monkeypatch.setattr(Verifier, "check_all", lambda verifier, items: at.append(threading.get_ident()) or check_all(verifier, items))
     await world.until(lambda: world.events)
     assert world.runtime.post(Submitted(1, transaction(1)))
-    assert world.runtime._cold == type(world.runtime._cold)()
     await world.until(lambda: world.seen(Submitted))
+    assert at == [threading.get_ident()]
+
+
+async def test_first_transaction_of_a_call_does_not_run_ahead_of_the_others(make_world):
+    """Bug: it went straight in while the others were verified, was proposed alone, and they waited for the block after it."""
+    world = make_world()
+    turns = []
+    world.make_ready = lambda events: turns.append(sum(isinstance(event, Submitted) for event in events)) or Ready()
+    await world.until(lambda: world.events)
+    for number in range(64):
+        assert world.runtime.post(Submitted(number, transaction(number)))
+    await world.until(lambda: len(world.seen(Submitted)) == 64)
+    assert [count for count in turns if count] == [64]
 
 
 async def test_messages_of_a_peer_that_left_meanwhile_are_dropped(make_world):
