@@ -72,7 +72,8 @@ OVERLOAD_RETRY_MS: Final = 1_000
 """When a client should come again after the pool had no room: some twenty blocks later at the shortest interval."""
 CATCH_UP_BLOCKS_PER_TURN: Final = 16
 """Certified blocks applied in one turn, so that a node catching up still hears its peers and clients in between."""
-CATCH_UP_TRANSACTIONS_PER_TURN: Final = 4_000
+CATCH_UP_TRANSACTIONS_PER_TURN: Final = 256
+"""After so many no further block is begun in a turn: what is asked for next is sent at its end, and comes while the rest is applied."""
 ClientEvent = Submitted | Queried | ReleaseAsked
 
 
@@ -221,7 +222,8 @@ class Engine:
             self._sync.ask()
         sends, replies = self._turn.take()
         batch = self._staged.take_batch()
-        return Ready(batch, sends, replies) if sends or replies or batch else NOTHING_TO_DO
+        has_more = self._sync.has_blocks()
+        return Ready(batch, sends, replies, has_more) if sends or replies or batch or has_more else NOTHING_TO_DO
 
     def _take(self, event: Event) -> None:
         match event:

@@ -157,6 +157,8 @@ class Ready:
     """2. Tell peers: losing one is allowed, altering one is not."""
     replies: tuple[Reply, ...] = ()
     """3. Answer local clients and subscribers."""
+    has_more: bool = False
+    """4. Turn again without waiting for an event: fetched blocks are left. A world that waits for its next tick is slower and as right."""
 
 
 NOTHING_TO_DO: Final = Ready()

@@ -133,6 +133,10 @@ class Sync:
         """Answer whether blocks are being fetched."""
         return self._request is not None or bool(self._waiting)
 
+    def has_blocks(self) -> bool:
+        """Answer whether fetched blocks wait to be applied."""
+        return bool(self._waiting)
+
     # ---- asking -----------------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -153,22 +157,30 @@ class Sync:
         self._turn.broadcast(self._status())
 
     def ask(self) -> None:
-        """Ask one peer that is ahead for the next range, unless that is under way or the gap is one block and young."""
-        now_ms = self._turn.monotonic_ms
-        gap = self.best_height() - self._chain.height
-        if gap <= 0:
+        """Ask one peer that is ahead for the next range, unless that is under way or the gap is one block and young.
+
+        The next range is asked for while the last one is being applied: reading it there, the way here, and checking its signatures take as
+        long again.
+        """
+        now_ms, best = self._turn.monotonic_ms, self.best_height()
+        if best <= self._chain.height:
             self._behind_since_ms = None
             return
         if self._behind_since_ms is None:
             self._behind_since_ms = now_ms
-        if self._request is not None or self._waiting or (gap == 1 and now_ms - self._behind_since_ms < BEHIND_GRACE_MS):
+        first = self._next_height()
+        is_young = best == self._chain.height + 1 and now_ms - self._behind_since_ms < BEHIND_GRACE_MS
+        if self._request is not None or first > best or len(self._waiting) > WAITING_BLOCKS_MAX - RANGE_BLOCKS_MAX or is_young:
             return
         peer = self._next_peer()
         if peer is not None:
-            first = self._chain.height + 1
             self._request = _Request(peer, first, now_ms + ANSWER_TIMEOUT_MS)
             self._last_asked = peer
             self._turn.send(peer, RangeWanted(first, RANGE_BLOCKS_MAX))
+
+    def _next_height(self) -> int:
+        """Return the height after the last block that is here, applied or not."""
+        return (self._waiting[-1][1].header.height if self._waiting else self._chain.height) + 1
 
     def _next_peer(self) -> bytes | None:
         """Return the next peer that is ahead, going round in the order of keys."""
@@ -198,7 +210,7 @@ class Sync:
         useful = [(peer, block, certificate) for block, certificate in message.blocks if block.header.height > self._chain.height]
         if is_answer and not useful:
             self._set_aside(peer, SLOW_MS)  # it claimed to be ahead and has nothing to show
-        expected = first = self._waiting[-1][1].header.height + 1 if self._waiting else self._chain.height + 1
+        expected = first = self._next_height()
         for item in useful:
             if item[1].header.height == expected and len(self._waiting) < WAITING_BLOCKS_MAX:
                 self._waiting.append(item)

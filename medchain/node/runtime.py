@@ -140,6 +140,7 @@ class Runtime:
         self._emptied: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
         self._is_stopping = False
+        self._has_more = False
         self._ticked_ms = 0
         self._active_ms = 0
         self.tally = Tally()
@@ -233,6 +234,7 @@ class Runtime:
         loop = asyncio.get_running_loop()
         began = loop.time()
         ready = self._core.handle_all(events)
+        self._has_more = ready.has_more
         handled = loop.time()
         if ready.batch:
             await loop.run_in_executor(threads, self._disk.write, ready.batch)
@@ -249,8 +251,8 @@ class Runtime:
             self._active_ms = self._ticked_ms
 
     async def _drain(self) -> list[Event]:
-        """Wait for events or for the time to look at the clock; return a turn's events, a tick first when one is due."""
-        if not self._inbox and not self._is_stopping:
+        """Return a turn's events, a tick first when one is due. Waits for events or the clock, unless the core has more to do."""
+        if not self._inbox and not self._is_stopping and not self._has_more:
             loop = asyncio.get_running_loop()
             self._waker = loop.create_future()
             alarm = loop.call_later(self._pause_ms() / 1_000, self._wake)
@@ -261,7 +263,7 @@ class Runtime:
                 self._waker = None
         events: list[Event] = []
         tick = self._clock.tick()
-        if not self._inbox or tick.monotonic_ms - self._ticked_ms >= self._pace.tick_ms // 2:
+        if not (self._inbox or self._has_more) or tick.monotonic_ms - self._ticked_ms >= self._pace.tick_ms // 2:
             self._ticked_ms = tick.monotonic_ms
             events.append(tick)
         taken = 0

@@ -176,6 +176,21 @@ async def test_idle_loop_looks_at_the_clock_less_often_than_a_busy_one(make_worl
     assert len(idle.seen(Ticked)) <= 3
 
 
+async def test_core_with_more_to_do_is_turned_again_without_waiting_for_the_clock(make_world):
+    world = make_world(tick_ms=10_000, idle_tick_ms=10_000)
+    await world.until(lambda: world.events)
+    left = [50]
+
+    def work(events):
+        left[0] -= 1
+        return Ready(has_more=left[0] > 0)
+
+    world.make_ready = work
+    assert world.runtime.post(Queried(1, "node.status", {}))
+    await world.until(lambda: not left[0])
+    assert len(world.seen(Ticked)) == 1
+
+
 async def test_many_events_are_one_turn(make_world):
     world = make_world()
     await world.until(lambda: world.events)
