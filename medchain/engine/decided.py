@@ -124,6 +124,7 @@ class DecidedChain:
         self.tree = StateTree.rebuild(self.genesis.parameters.state_buckets, items)
         if self.tree.root != self.header.state_root:
             raise damaged("the state is not the one that the newest block leads to")
+        self.state.ask_before_reading(self.tree.lacks)
 
     def _check_history(self) -> None:
         """Raise unless the stored history is that of the newest header, with that header's digest at its end."""

@@ -6,7 +6,7 @@ are without the database's prefix (layout.STATE). This module knows no rule and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from medchain.errors import InvariantBroken
@@ -58,12 +58,13 @@ class StoredState(StoredRows):
     hospitals, patients and trail heads.
     """
 
-    __slots__ = ("_newer", "_older", "_remembered_max")
+    __slots__ = ("_lacks", "_newer", "_older", "_remembered_max")
 
     def __init__(self, reader: Reader, remembered_max: int = ROWS_REMEMBERED_MAX) -> None:
         """`remembered_max`: rows of one generation."""
         super().__init__(reader)
         self._remembered_max = remembered_max
+        self._lacks: Callable[[bytes], bool] = lambda key: False
         self._newer: dict[bytes, bytes | None] = {}
         self._older: dict[bytes, bytes | None] = {}
 
@@ -71,11 +72,23 @@ class StoredState(StoredRows):
         """Return the stored value of the state key."""
         if key in self._newer:
             return self._newer[key]
-        value = self._older[key] if key in self._older else super().get(key)
+        if key in self._older:
+            value = self._older[key]
+        elif self._lacks(key):
+            return None
+        else:
+            value = super().get(key)
         if len(self._newer) >= self._remembered_max:
             self._older, self._newer = self._newer, {}
         self._newer[key] = value
         return value
+
+    def ask_before_reading(self, lacks: Callable[[bytes], bool]) -> None:
+        """Let `lacks` say of which state keys there surely is none: the store is not searched for them.
+
+        It must know of every change that `adopt` is told of, before the next row is read.
+        """
+        self._lacks = lacks
 
     def adopt(self, changes: Mapping[bytes, bytes | None]) -> None:
         """Follow the store, where `changes` (state key → value, None deletes) are being written: what is remembered changes with it."""

@@ -161,6 +161,16 @@ class StateTree:
         self._count = update.count
         self._root = update.root
 
+    def lacks(self, key: bytes) -> bool:
+        """Answer whether the state surely has no such key. False says nothing: the store knows."""
+        key_digest = key_digest_of(key)
+        bucket = self._buckets[int.from_bytes(key_digest[:4], "big") >> (32 - self._depth)]
+        depth = self._depth
+        while isinstance(bucket, Branch):
+            bucket = bucket.right if bit_of(key_digest, depth) else bucket.left
+            depth += 1
+        return key_digest not in bucket  # wherever it stands: a value's digest that equals it would only cost a look into the store
+
     def prove(self, key: bytes) -> StateProof:
         """Return the proof of what the tree says about `key`: its value's digest, or that it is absent."""
         key_digest = key_digest_of(key)
