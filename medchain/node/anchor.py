@@ -28,6 +28,8 @@ REFUSALS: Final[dict[str, str]] = {
 }
 
 HEARTBEATS: Final = 2
+MEMBERSHIP: Final = "hospitals."
+"""What the kinds of events about members begin with."""
 VALID_BLOCKS_MAX: Final = 2_000
 """How long a transaction of the custodian may wait for a block: over a minute at the shortest interval, hours when idle."""
 SETTLE_MS: Final = 60_000
@@ -117,6 +119,9 @@ class Anchor:
         self._genesis = genesis
         self._clock = clock
         self._decided = asyncio.Event()
+        self._members: tuple[Member, ...] | None = None
+        self._memberships = 0
+        """How often the members may have changed: what was asked for before that is not remembered."""
         self.network = network
 
     @property
@@ -127,9 +132,12 @@ class Anchor:
     # ---- the head ------------------------------------------------------------------------------------------------------------
 
     def observe(self, block: BlockDecided) -> None:
-        """Wake whoever waits for a height."""
+        """Wake whoever waits for a height, and forget the members when a block says something of them."""
         self._decided.set()
         self._decided = asyncio.Event()
+        if any(event.kind.startswith(MEMBERSHIP) for receipt in block.receipts for event in receipt.events):
+            self._members = None
+            self._memberships += 1
 
     async def height(self) -> int:
         """Return the height of the node's newest block."""
@@ -165,9 +173,20 @@ class Anchor:
     # ---- rows ----------------------------------------------------------------------------------------------------------------
 
     async def hospitals(self) -> tuple[Member, ...]:
-        """Return the member hospitals, in the order of their organisation keys."""
+        """Return the member hospitals, in the order of their organisation keys. Asked for with every record, so they are remembered."""
+        if self._members is not None:
+            return self._members
+        asked = self._memberships
         rows = (await self._desk.query("hospitals.list"))["hospitals"]
-        return tuple(Member(row["organisation_key"], row["consensus_key"]) for row in rows)
+        members = tuple(Member(row["organisation_key"], row["consensus_key"]) for row in rows)
+        if asked == self._memberships:
+            self._members = members
+        return members
+
+    @property
+    def known_hospitals(self) -> tuple[Member, ...]:
+        """The member hospitals if they are remembered, else ()."""
+        return self._members or ()
 
     async def organisation_of(self, consensus_key: bytes) -> bytes | None:
         """Return the organisation key of the hospital with a consensus key, None when there is none."""

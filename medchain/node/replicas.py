@@ -35,6 +35,8 @@ SCAN_PAGE: Final = 32
 """Records of one page of a scan: a page takes about a millisecond of the engine's loop."""
 SCAN_PAUSE_SECONDS: Final = 0.01
 """Between two pages, so that a scan of many records never crowds out agreement."""
+REGISTRATIONS: Final = ("records.register", "records.amend")
+"""Kinds of events that bring a new version."""
 CONFIRMING_MAX: Final = 2 * CONFIRMED_TOGETHER
 """Versions that wait for their confirmation at most: the next transaction full, and what comes in while it is decided. Looking at more of
 them would only take the engine's time from others."""
@@ -149,11 +151,21 @@ class Replicas:
     # ---- what is wanted ------------------------------------------------------------------------------------------------------
 
     def observe(self, block: BlockDecided) -> None:
-        """Note the versions that a block registered; never waits."""
+        """Note the versions that a block registered and that belong here; never waits."""
         for receipt in block.receipts:
             for event in receipt.events:
-                if event.kind in ("records.register", "records.amend"):
-                    self.want(event.subjects[1], event_names(event)["version"])
+                if event.kind in REGISTRATIONS:
+                    said = event_names(event)
+                    if self._may_be_wanted(event.subjects[1], said["hospital"], said["root"]):
+                        self.want(event.subjects[1], said["version"])
+
+    def _may_be_wanted(self, record: bytes, custodian: bytes, root: bytes) -> bool:
+        """Answer without asking the chain whether a new version may need something here: most are others' or lie here already."""
+        own = self._anchor.organisation
+        if custodian == own:
+            return not self._blobs.has(root)
+        hospitals = self._anchor.known_hospitals
+        return not hospitals or own in designated_holders(record, custodian, [member.organisation_key for member in hospitals])
 
     def want(self, record: bytes, version: int) -> None:
         """Look at a version soon: is this hospital to hold it, does it?"""
