@@ -20,6 +20,9 @@ from medchain.wire.peer import IDS_MAX, BlockWanted, Entry, PeerMessage, Proposa
 
 RETRY_MS: Final = 250
 """A round trip between hospitals with room to spare; then the next peer is asked."""
+ON_THE_WAY_MS: Final = 15
+"""A proposal overtakes the transactions in it (they come in a slower lane, and their signatures are checked first), so they are asked for
+only when they stay away: asked for at once, most of them came twice."""
 LEFT_OUT_MS: Final = 50
 """Votes overtake a proposal and its transactions by a moment where lines differ. When these stay away so long after the first vote,
 they were lost or the primary left this node out, and a voter is asked."""
@@ -73,17 +76,16 @@ class Fetching:
         self._proposal = None
 
     def gather(self, proposal: Proposal, hint: bytes, find: Callable[[Entry], Transaction | None]) -> Block | None:
-        """Return the whole block if `find` has all of its transactions, else ask peers for the missing ones."""
+        """Return the whole block if `find` has all of its transactions, else wait for the missing ones and soon ask peers for them."""
         present = [(entry, find(entry)) for entry in proposal.entries]
         transactions = tuple([transaction for _, transaction in present if transaction is not None])
         if len(transactions) == len(present):
             return Block(proposal.header, transactions, proposal.last_commit, proposal.evidence)
         found = {entry: transaction for entry, transaction in present if transaction is not None}
         missing: dict[Entry, None] = {entry: None for entry, transaction in present if transaction is None}
-        gathering = _Gathering(proposal, found, _Search((hint,)), missing)
-        self._gatherings[proposal.header.digest()] = gathering
+        search = _Search((hint,), next_ms=self._turn.monotonic_ms + ON_THE_WAY_MS)
+        self._gatherings[proposal.header.digest()] = _Gathering(proposal, found, search, missing)
         _bound(self._gatherings)
-        self._ask_transactions(gathering)
         return None
 
     def take_transactions(self, transactions: Iterable[Transaction]) -> list[Block]:
@@ -136,7 +138,7 @@ class Fetching:
         """Ask the next peer where the last one did not answer in time; `voters_for` a digest hold all of that block."""
         now_ms = self._turn.monotonic_ms
         for digest, gathering in self._gatherings.items():
-            voters = voters_for(digest)
+            voters = voters_for(digest) if gathering.search.attempts else ()
             if voters:
                 gathering.search.turn_to(voters, now_ms)
             if now_ms >= gathering.search.next_ms:

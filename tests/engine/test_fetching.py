@@ -9,7 +9,7 @@ import pytest
 from medchain import codec
 from medchain.chain.transaction import Transaction
 from medchain.engine.executor import Executor
-from medchain.engine.fetching import LEFT_OUT_MS, PENDING_MAX, RETRY_MS, Fetching
+from medchain.engine.fetching import LEFT_OUT_MS, ON_THE_WAY_MS, PENDING_MAX, RETRY_MS, Fetching
 from medchain.engine.turn import Turn
 from medchain.engine.verification import Verifier
 from medchain.wire.peer import BlockWanted, ProposalWanted, TransactionsWanted
@@ -61,7 +61,9 @@ def test_a_proposal_whose_transactions_are_here_is_whole_at_once(search):
 def test_who_proposed_is_asked_first_and_then_the_others_in_turn(search):
     assert search.gather(search.transactions[1]) is None
     wanted = TransactionsWanted((search.transactions[0].entry, search.transactions[2].entry))
-    assert search.said() == [(PEERS[1], wanted)]
+    assert search.said() == [], "what was forwarded before the proposal is still on its way"
+    assert search.tick(ON_THE_WAY_MS - 1) == []
+    assert search.tick(1) == [(PEERS[1], wanted)]
     assert search.tick(RETRY_MS - 1) == []
     assert search.tick(1) == [(PEERS[0], wanted)]
     assert search.tick() == [(PEERS[2], wanted)]
@@ -72,7 +74,7 @@ def test_who_voted_for_a_proposal_is_asked_soon_for_what_its_primary_withholds(s
     """Half deaf primary: its proposal came, its transactions do not, and every one of its turns would cost a quarter of a second."""
     search.gather(search.transactions[1], hint=PEERS[0])
     wanted = TransactionsWanted((search.transactions[0].entry, search.transactions[2].entry))
-    assert search.said() == [(PEERS[0], wanted)]
+    assert search.tick(ON_THE_WAY_MS) == [(PEERS[0], wanted)]
     assert search.tick(1, (PEERS[0],)) == [], "its own vote says nothing new"
     assert search.tick(1, (PEERS[0], PEERS[2])) == []
     assert search.tick(LEFT_OUT_MS - 1, (PEERS[0], PEERS[2])) == []
