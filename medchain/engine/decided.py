@@ -238,7 +238,7 @@ class DecidedChain:
         _keep(self._recent_receipts, header.height, applied.receipts)
 
     def _forget_hard_state(self, height: int) -> None:
-        start, stop = layout.hard_state_range(0, height)
+        start, stop = layout.hard_state_range(self.height, height)  # not from 0: what is deleted there costs a search (archive.py)
         for key, _ in self._staged.iterate(start, stop):
             self._staged.delete(key)
 

@@ -96,7 +96,7 @@ class BlockArchive:
         staged = self._staged
         if not self.is_pinned(height, digest):
             staged.put(layout.body_key(digest), block_bytes)
-        self._unpin_through(height, digest)
+        self._unpin(0 if head is None else head.height, height, digest)
         staged.put(layout.HEAD, layout.uint64(height) + digest)
         self._put_decision(height, digest, certificate_bytes, receipts_bytes, transaction_ids)
 
@@ -190,9 +190,13 @@ class BlockArchive:
         staged.put(layout.height_key(digest), place)
         staged.stage([(layout.transaction_key(each), place + layout.uint32(index)) for index, each in enumerate(transaction_ids)])
 
-    def _unpin_through(self, height: int, decided: bytes) -> None:
-        """Forget every pin up to `height`, and the bytes of all pinned blocks but the decided one."""
-        start, stop = layout.hard_state_range(0, height)
+    def _unpin(self, first: int, height: int, decided: bytes) -> None:
+        """Forget every pin from `first` to `height`, and the bytes of all pinned blocks but the decided one.
+
+        Below the head before there are none, and a search from 0 walks over the deleted ones of all blocks since the last compaction:
+        4 ms after 6,000 blocks.
+        """
+        start, stop = layout.hard_state_range(first, height)
         after_height = len(layout.HARD_STATE) + HEIGHT_BYTES
         for key, _ in self._staged.iterate(start, stop):
             if key[after_height : after_height + 1] != layout.PIN:
