@@ -36,8 +36,8 @@ REFUSALS: Final[dict[str, str]] = {
 
 Kept = TypeVar("Kept")
 
-STORE_VERSION: Final = 1
-"""Counts changes of the layout; a store of another number is not opened."""
+STORE_VERSION: Final = 2
+"""Counts changes of the layout and of how the state is proven; a store of another number is not opened."""
 _VERSION_KEY: Final = layout.meta_key("version")
 _NETWORK_KEY: Final = layout.meta_key("network")
 _SET_PREFIX: Final = "set/"
