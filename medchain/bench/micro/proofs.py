@@ -201,8 +201,9 @@ def _curves(cases: Sequence[Case]) -> list[Curve]:
             Curve(
                 KEYS, "Size of a proof of state", "keys", "size",
                 f"From {first.x:,.0f} to {last.x:,.0f} keys the proof grows from {first.measures['size'].median:.0f} to "
-                f"{last.measures['size'].median:.0f} bytes. It holds the digests beside the way from the bucket to the top, as many at any size, and "
-                "all entries of the key's own bucket, 64 bytes each: those grow with the keys until 64 of them split the bucket.",
+                f"{last.measures['size'].median:.0f} bytes. It holds the digests beside the way from the bucket to the top, as many "
+                "at any size, and all entries of the key's own bucket, 64 bytes each: those grow with "
+                "the keys until 64 of them split the bucket.",
                 is_log_x=True,
             )
         )  # fmt: skip
