@@ -233,7 +233,7 @@ def test_reordered_packets_and_a_wrong_root_in_sync_stall_it_fisco_bcos_3307(nod
     condemned = 0
     away = [Crash(400 + 2_000 * number, 0, CrashPoint.ANYWHERE, 1_200) for number in range(4)]
     weather = Weather(delay_max_us=40_000, reorder_permille=500, duplicate_permille=50)
-    for seed in (4, 5):
+    for seed in (6, 8):
         probe = Probe(say=lie)
         report = run_scripted(quiet_plan(seed, nodes, safety_ms=9_000, weather=weather).with_actions(*away), probe, liars)
         assert not report.violations, told(report)
