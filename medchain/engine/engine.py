@@ -222,8 +222,8 @@ class Engine:
             self._sync.ask()
         sends, replies = self._turn.take()
         batch = self._staged.take_batch()
-        has_more = self._sync.has_blocks()
-        return Ready(batch, sends, replies, has_more) if sends or replies or batch or has_more else NOTHING_TO_DO
+        again_ms = 0 if self._sync.has_blocks() else self._agreement.proposer.due_in_ms()
+        return Ready(batch, sends, replies, again_ms) if sends or replies or batch or again_ms is not None else NOTHING_TO_DO
 
     def _take(self, event: Event) -> None:
         match event:

@@ -69,6 +69,15 @@ class Proposer:
         """Whether a block is asked for and not built yet: without that, the end of most turns need not look further."""
         return self._asked is not None
 
+    def due_in_ms(self) -> int | None:
+        """Return how long after this turn's tick the interval lets the block be built that is asked for; None when that is not what it
+        waits for."""
+        last = self._last_proposal_ms
+        if self._asked is None or self._asked.is_urgent or last is None or not (len(self._pool) or len(self._evidence)):
+            return None
+        left_ms = last + self._chain.parameters.block_interval_min_ms - self._turn.monotonic_ms
+        return left_ms if left_ms > 0 else None
+
     def build(self, height: int, view: int, *, is_pressed: bool = False) -> Executed | None:
         """Return the block asked for if its moment has come; (height, view) is where agreement stands now.
 

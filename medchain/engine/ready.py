@@ -157,8 +157,9 @@ class Ready:
     """2. Tell peers: losing one is allowed, altering one is not."""
     replies: tuple[Reply, ...] = ()
     """3. Answer local clients and subscribers."""
-    has_more: bool = False
-    """4. Turn again without waiting for an event: fetched blocks are left. A world that waits for its next tick is slower and as right."""
+    again_ms: int | None = None
+    """4. Turn again so many milliseconds after this turn's tick, though nothing happens until then: 0 when fetched blocks are left, more
+    when a block is due. A world that waits for its next tick is slower and as right."""
 
 
 NOTHING_TO_DO: Final = Ready()

@@ -140,7 +140,8 @@ class Runtime:
         self._emptied: asyncio.Future[None] | None = None
         self._failure: Exception | None = None
         self._is_stopping = False
-        self._has_more = False
+        self._due_ms: int | None = None
+        """When the core wants to be turned again, whatever happens until then."""
         self._ticked_ms = 0
         self._active_ms = 0
         self.tally = Tally()
@@ -234,7 +235,7 @@ class Runtime:
         loop = asyncio.get_running_loop()
         began = loop.time()
         ready = self._core.handle_all(events)
-        self._has_more = ready.has_more
+        self._due_ms = None if ready.again_ms is None else self._ticked_ms + ready.again_ms
         handled = loop.time()
         if ready.batch:
             await loop.run_in_executor(threads, self._disk.write, ready.batch)
@@ -251,11 +252,11 @@ class Runtime:
             self._active_ms = self._ticked_ms
 
     async def _drain(self) -> list[Event]:
-        """Return a turn's events, a tick first when one is due. Waits for events or the clock, unless the core has more to do."""
-        if not self._inbox and not self._is_stopping and not self._has_more:
+        """Wait for events or for the time to look at the clock; return a turn's events, a tick first when one is due."""
+        if not self._inbox and not self._is_stopping and (pause_ms := self._pause_ms()) > 0:
             loop = asyncio.get_running_loop()
             self._waker = loop.create_future()
-            alarm = loop.call_later(self._pause_ms() / 1_000, self._wake)
+            alarm = loop.call_later(pause_ms / 1_000, self._wake)
             try:
                 await self._waker
             finally:
@@ -263,7 +264,8 @@ class Runtime:
                 self._waker = None
         events: list[Event] = []
         tick = self._clock.tick()
-        if not (self._inbox or self._has_more) or tick.monotonic_ms - self._ticked_ms >= self._pace.tick_ms // 2:
+        is_due = self._due_ms is not None and tick.monotonic_ms >= self._due_ms
+        if not self._inbox or is_due or tick.monotonic_ms - self._ticked_ms >= self._pace.tick_ms // 2:
             self._ticked_ms = tick.monotonic_ms
             events.append(tick)
         taken = 0
@@ -279,9 +281,11 @@ class Runtime:
         self._waker = _woken(self._waker)
 
     def _pause_ms(self) -> int:
-        is_active = self._clock.monotonic_ms() - self._active_ms < ACTIVE_MS
-        interval_ms = self._pace.tick_ms if is_active else self._pace.idle_tick_ms
-        return max(1, interval_ms - (self._clock.monotonic_ms() - self._ticked_ms))
+        """Return how long to wait when nothing happens, 0 when the core wants its turn now."""
+        now_ms = self._clock.monotonic_ms()
+        interval_ms = self._pace.tick_ms if now_ms - self._active_ms < ACTIVE_MS else self._pace.idle_tick_ms
+        pause_ms = max(1, interval_ms - (now_ms - self._ticked_ms))
+        return pause_ms if self._due_ms is None else max(0, min(pause_ms, self._due_ms - now_ms))
 
     # ---- signatures before the inbox -----------------------------------------------------------------------------------------
 

@@ -120,6 +120,23 @@ def test_blocks_keep_their_distance(make_cluster):
     assert all(later - earlier >= 480 for earlier, later in itertools.pairwise(times))
 
 
+def test_a_primary_whose_block_is_due_later_wants_its_turn_just_then(make_cluster):
+    """Bug: it waited for the next look at the clock, up to 20 ms after the interval had passed."""
+    cluster = make_cluster(block_interval_min_ms=500)
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.patient(0, "the first"))
+    primary = primary_of(cluster)
+    ready = primary.handle(Submitted(7, cluster.patient(0, "the second")))
+    assert 0 < ready.again_ms <= 500
+    assert not any(isinstance(envelope.message, PrePrepare) for envelope in ready.send)
+    cluster.now_ms += ready.again_ms - 1
+    early = primary.tick()
+    assert early.again_ms == 1 and not any(isinstance(envelope.message, PrePrepare) for envelope in early.send)
+    cluster.now_ms += 1
+    due = primary.tick()
+    assert due.again_ms is None and any(isinstance(envelope.message, PrePrepare) for envelope in due.send)
+
+
 # ---- faults ---------------------------------------------------------------------------------------------------------------------
 
 

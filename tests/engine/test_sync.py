@@ -133,12 +133,12 @@ def test_the_next_range_is_asked_for_while_the_last_one_is_applied(make_cluster)
     lagging.status(0, 40)
     assert lagging.tick(20) == [(0, RangeWanted(1, RANGE_BLOCKS_MAX))]
     ready = lagging.node.handle(Received(lagging.peers[0], RangeSent(lagging.blocks(1, 30))))
-    assert lagging.node.height == 16 and ready.has_more
+    assert lagging.node.height == 16 and ready.again_ms == 0
     assert lagging.asked(ready) == [(0, RangeWanted(31, RANGE_BLOCKS_MAX))]
     lagging.node.handle(Received(lagging.peers[0], RangeSent(lagging.blocks(31, 40))))
     assert lagging.node.height == 32
     ready = lagging.node.handle()
-    assert lagging.asked(ready) == [] and not ready.has_more
+    assert lagging.asked(ready) == [] and ready.again_ms is None
     assert lagging.node.height == 40
 
 
@@ -151,7 +151,7 @@ def test_what_was_asked_for_ahead_is_asked_again_when_the_blocks_before_it_were_
     forged = type(certificate)(17, 0, certificate.digest, tuple((index, bytes(64)) for index, _ in certificate.commits))
     lagging.node.handle(Received(liar, RangeSent((*lagging.blocks(1, 16), (block, forged), *lagging.blocks(18, 30)))))
     ready = lagging.node.handle()
-    assert lagging.node.height == 16 and not ready.has_more
+    assert lagging.node.height == 16 and ready.again_ms is None
     lagging.status(1, 40)
     assert lagging.tick(20) == [(1, RangeWanted(17, RANGE_BLOCKS_MAX))]
     lagging.node.handle(Received(liar, RangeSent(lagging.blocks(31, 40))), Received(honest, RangeSent(lagging.blocks(17, 32))))

@@ -183,12 +183,21 @@ async def test_core_with_more_to_do_is_turned_again_without_waiting_for_the_cloc
 
     def work(events):
         left[0] -= 1
-        return Ready(has_more=left[0] > 0)
+        return Ready(again_ms=0 if left[0] > 0 else None)
 
     world.make_ready = work
     assert world.runtime.post(Queried(1, "node.status", {}))
     await world.until(lambda: not left[0])
-    assert len(world.seen(Ticked)) == 1
+
+
+async def test_core_is_turned_when_it_wants_to_be_and_not_before(make_world):
+    world = make_world(tick_ms=10_000, idle_tick_ms=10_000)
+    await world.until(lambda: world.events)
+    [first] = world.seen(Ticked)
+    world.make_ready = lambda events: Ready(again_ms=30) if any(isinstance(event, Queried) for event in events) else Ready()
+    assert world.runtime.post(Queried(1, "node.status", {}))
+    await world.until(lambda: len(world.seen(Ticked)) == 2)
+    assert world.seen(Ticked)[1].monotonic_ms >= first.monotonic_ms + 30
 
 
 async def test_many_events_are_one_turn(make_world):
