@@ -186,8 +186,8 @@ class Agreement:
     # ---- proposals --------------------------------------------------------------------------------------------------------------
 
     def _check(self, request: events.CheckProposal) -> None:
-        self.proposer.saw_proposal()
         proposal = request.proposal
+        self.proposer.saw_proposal(proposal.header.time_ms)
         if len(proposal.entries) > self._chain.parameters.block_transactions_max:  # nothing is fetched for what cannot be valid
             self._turn.accuse(proposal.header.proposer, "it proposed a block of more transactions than allowed")
             self.feed(events.ProposalChecked(proposal.header.digest(), False))

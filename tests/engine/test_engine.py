@@ -15,6 +15,7 @@ from medchain.crypto.sealing import SUITE_X25519
 from medchain.engine import verification
 from medchain.engine.allowance import POINTS_PER_SECOND, PROPOSAL_POINTS
 from medchain.engine.engine import Engine
+from medchain.engine.proposer import BUILDING_MS_MAX
 from medchain.engine.ready import (
     Accepted,
     Alarm,
@@ -135,6 +136,20 @@ def test_a_primary_whose_block_is_due_later_wants_its_turn_just_then(make_cluste
     cluster.now_ms += 1
     due = primary.tick()
     assert due.again_ms is None and any(isinstance(envelope.message, PrePrepare) for envelope in due.send)
+
+
+def test_interval_runs_from_when_the_last_block_was_made_whatever_the_clocks_say(make_cluster):
+    cluster = make_cluster(block_interval_min_ms=500)
+    cluster.warm()
+    cluster.settle(cluster.nodes[0], cluster.patient(0, "the first"))
+    primary = primary_of(cluster)
+    assert primary.handle(Submitted(7, cluster.patient(0, "the second"))).again_ms
+    proposer, wall_ms = primary.engine._agreement.proposer, primary.engine._turn.wall_ms
+    for made_ms, left_ms in ((wall_ms, 500), (wall_ms - 14, 486), (wall_ms - 10_000, 500 - BUILDING_MS_MAX), (wall_ms + 10_000, 500)):
+        proposer.saw_proposal(made_ms)
+        assert proposer.due_in_ms() == left_ms
+    proposer.saw_proposal()
+    assert proposer.due_in_ms() == 500
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------------------------
