@@ -112,7 +112,7 @@ class Engine:
         self._gossip = Gossip(self._pool, self._turn)
         self._sync = Sync(chain, self._turn)
         self._allowance = Allowance(self._turn)
-        executor = Executor(chain, verifier, self._pool.holds)
+        self._executor = executor = Executor(chain, verifier, self._pool.holds)
         self._evidence = EvidencePool(chain, self._staged, self._turn, verifier, self._own)
         self._agreement = Agreement(
             chain, self._staged, self._turn, verifier, executor, self._pool, self._evidence, self._gossip, self._sync, consensus_key,
@@ -156,6 +156,11 @@ class Engine:
     def chain(self) -> DecidedChain:
         """The decided chain, for tests, checkers and tools; it must not be changed."""
         return self._chain
+
+    @property
+    def executed_weight(self) -> int:
+        """The work of all transactions executed since the start, blocks that were never decided included."""
+        return self._executor.executed_weight
 
     def is_admissible(self, transaction: Transaction) -> bool:
         """Answer whether a transaction would be accepted if its signature holds: the world need not verify any other beforehand."""

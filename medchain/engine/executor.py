@@ -58,6 +58,8 @@ class Executor:
         self._chain = chain
         self._verifier = verifier
         self._results: dict[bytes, Executed] = {}
+        self.executed_weight = 0
+        """Work done since the start, in the units of `block_weight_max`; what was executed for nothing counts as well."""
 
     def result(self, digest: bytes) -> Executed | None:
         """Return what executing the block with this digest gave, if it was executed on the present head."""
@@ -124,6 +126,7 @@ class Executor:
     ) -> Applied:
         chain = self._chain
         carried = Carried(last_commit, evidence, chain.header.proposer)
+        self.executed_weight += sum(weight_of(transaction) for transaction in transactions)
         return apply_block(chain.state, BlockContext(height, time_ms, chain.network, chain.parameters), transactions, carried)
 
     def _check_header(self, header: Header) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from medchain.engine.ready import Ticked
+
 EPOCH_MS: Final = 1_750_000_000_000
 """Wall time at which every world begins, in ms since 1970; any moment does."""
 
@@ -30,6 +32,10 @@ class Clock:
     def wall_ms(self, now_us: int) -> int:
         """Return what the node believes the time is."""
         return EPOCH_MS + self.offset_ms + (now_us + now_us * self.drift_ppm // 1_000_000) // 1000
+
+    def tick(self, now_us: int) -> Ticked:
+        """Return what the node sees when it looks at both."""
+        return Ticked(self.monotonic_ms(now_us), self.wall_ms(now_us))
 
     def jump(self, delta_ms: int) -> None:
         """Set the wall clock forward or back, as an administrator or a time server does."""

@@ -123,6 +123,16 @@ class SlowDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowProcessor:
+    """`node` hears nothing for `unit_us` per unit of weight (as in block_weight_max) that it executes; otherwise that takes no time."""
+
+    at_ms: int
+    node: int
+    for_ms: int
+    unit_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class FullDisk:
     """The disk of `node` takes no write for a while: its process ends whenever it must write, is started again, and ends again."""
 
@@ -131,7 +141,7 @@ class FullDisk:
     for_ms: int
 
 
-Action = Crash | Backup | Pause | Partition | Flap | ClockJump | SlowDisk | FullDisk
+Action = Crash | Backup | Pause | Partition | Flap | ClockJump | SlowDisk | SlowProcessor | FullDisk
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from medchain.chain.genesis import Genesis
 from medchain.crypto.signing import SigningKey
@@ -36,6 +36,16 @@ class EngineLike(Protocol):
 
     def handle_all(self, events: Sequence[Event]) -> Ready:
         """Take events, return what to do."""
+        ...
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """An engine that tells how much it has executed since it was made; of any other none of it takes time."""
+
+    @property
+    def executed_weight(self) -> int:
+        """Units of `block_weight_max`."""
         ...
 
 
@@ -80,7 +90,13 @@ class Node:
     """The disk takes no write before."""
     height: int = 0
     """Newest durably decided height."""
+    is_tick_owed: bool = False
+    """Time passed in a long turn: the next one begins with a look at the clock, whatever waits, as the real loop's does."""
     inbox_longest: int = 0
+    unit_us: int = 0
+    """How long it takes to execute one unit of weight."""
+    executed_weight: int = 0
+    """What the running process had executed when its last turn ended."""
 
 
 @dataclass(frozen=True, slots=True)

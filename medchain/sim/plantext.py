@@ -25,7 +25,8 @@ TEXT_CHARACTERS_MAX: Final = 100_000
 _ACTIONS: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
-        faults.Crash, faults.Backup, faults.Pause, faults.Partition, faults.Flap, faults.ClockJump, faults.SlowDisk, faults.FullDisk,
+        faults.Crash, faults.Backup, faults.Pause, faults.Partition, faults.Flap, faults.ClockJump, faults.SlowDisk,
+        faults.SlowProcessor, faults.FullDisk,
     )
 }  # fmt: skip
 _ENUMS: Final[dict[str, type[Enum]]] = {"point": CrashPoint, "fate": DiskFate}
@@ -135,9 +136,9 @@ def _check(plan: Plan) -> None:
             named += [action.first, action.second]
         else:
             named.append(action.node)
-        numbers = [getattr(action, field.name) for field in fields(action) if field.name in ("at_ms", "for_ms", "down_ms")]
+        numbers = [getattr(action, field.name) for field in fields(action) if field.name in ("at_ms", "for_ms", "down_ms", "unit_us")]
         if any(type(number) is not int or number < 0 for number in numbers):
-            raise Malformed("times of a plan are whole milliseconds from 0 on")
+            raise Malformed("times of a plan are whole numbers from 0 on")
     if any(type(node) is not int or node not in nodes for node in named):
         raise Malformed("a plan names a node that its world does not have")
     if any(name not in LIAR_KINDS for _, kind in plan.liars for name in kind.split(AND)):

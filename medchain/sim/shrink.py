@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from medchain.sim.faults import Action, Backup, Crash, DiskFate, Flap, FullDisk, Partition, Pause, Plan, SlowDisk, quiet_plan
+from medchain.sim.faults import Action, Backup, Crash, DiskFate, Flap, FullDisk, Partition, Pause, Plan, SlowDisk, SlowProcessor, quiet_plan
 from medchain.sim.liars.kinds import AND
 from medchain.sim.network import Weather
 
@@ -153,7 +153,7 @@ def _with_shorter(plan: Plan, place: int, quarters: int) -> Plan | None:
     if isinstance(action, Crash):
         down_ms = max(1, action.down_ms * quarters // 4)
         shorter: Action = replace(action, down_ms=down_ms)
-    elif isinstance(action, Pause | Partition | SlowDisk | FullDisk):
+    elif isinstance(action, Pause | Partition | SlowDisk | SlowProcessor | FullDisk):
         shorter = replace(action, for_ms=max(1, action.for_ms * quarters // 4))
     else:
         return None

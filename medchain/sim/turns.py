@@ -13,7 +13,7 @@ from medchain.errors import Malformed
 from medchain.sim.disk import encode_record
 from medchain.sim.faults import Crash, CrashPoint
 from medchain.sim.network import Link
-from medchain.sim.node import Node, NodeState, Turn, Violation
+from medchain.sim.node import Node, NodeState, Turn, Violation, Worker
 from medchain.sim.scene import Scene
 from medchain.store import layout
 from medchain.store.keyvalue import EMPTY_BATCH, WriteBatch
@@ -70,7 +70,9 @@ class Turns:
 
     def plan_turn(self, node: Node) -> None:
         """Let a node take what is in its inbox a moment from now, unless it will anyway."""
-        if node.is_turn_due or node.writing is not None or node.state is not NodeState.UP or not node.inbox:
+        if node.is_turn_due or node.writing is not None or node.state is not NodeState.UP:
+            return
+        if not node.inbox and not node.is_tick_owed:
             return
         node.is_turn_due = True
         incarnation = node.incarnation
@@ -84,6 +86,9 @@ class Turns:
         if node.state is NodeState.PAUSED or node.engine is None:
             return
         events, node.inbox = node.inbox, []
+        if node.is_tick_owed:
+            node.is_tick_owed = False
+            events.insert(0, node.clock.tick(self._timeline.now_us))
         node.inbox_longest = max(node.inbox_longest, len(events))
         self._tally.turns += 1
         try:
@@ -94,10 +99,18 @@ class Turns:
         if not ready.batch.operations and not ready.send and not ready.replies:
             return  # most turns are ticks after which nothing is due: no crash point is in them and nothing leaves the node
         node.writing = ready
-        if ready.batch:
-            self._timeline.after(node.sync_us, lambda: self.finish(node, incarnation))
+        busy_us = node.unit_us * self._executed(node)
+        if ready.batch or busy_us:
+            self._timeline.after(busy_us + (node.sync_us if ready.batch else 0), lambda: self.finish(node, incarnation))
         else:
             self.finish(node, incarnation)
+
+    def _executed(self, node: Node) -> int:
+        """Return how much a node executed since this was asked last."""
+        if not isinstance(node.engine, Worker):
+            return 0
+        done, node.executed_weight = node.engine.executed_weight - node.executed_weight, node.engine.executed_weight
+        return done
 
     def finish(self, node: Node, incarnation: int) -> None:
         """The rest of a turn, when the write would be done: 1. durable 2. sends 3. replies, or death on the way."""

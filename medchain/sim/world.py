@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from medchain.crypto.hashing import tagged_digest
-from medchain.engine.ready import Submitted, Ticked
+from medchain.engine.ready import Submitted
 from medchain.errors import InvariantBroken
 from medchain.sim import faults
 from medchain.sim.clocks import Clock
@@ -112,6 +112,7 @@ class World:
         head = store.get(layout.HEAD)
         node.height = 0 if head is None else int.from_bytes(head[:8], "big")
         node.inbox, node.writing, node.is_turn_due, node.is_finish_due = [], None, False, False
+        node.executed_weight, node.is_tick_owed = 0, False
         challenge = tagged_digest("medchain/sim/challenge", b"%d/%d/%d" % (self.plan.seed, node.index, node.incarnation))
         is_damaged = node.disk.is_damaged or is_marked_damaged
         self._timeline.note(f"node {node.index} starts at height {node.height}" + (" damaged" if is_damaged else ""))
@@ -167,8 +168,10 @@ class World:
         """Hand time in, again and again; a process that stands still is owed one tick only."""
         if node.incarnation != incarnation or node.state is NodeState.DOWN:
             return
-        if node.state is NodeState.UP:
-            self._turns.push(node, Ticked(node.clock.monotonic_ms(self._timeline.now_us), node.clock.wall_ms(self._timeline.now_us)))
+        if node.unit_us and node.writing is not None:
+            node.is_tick_owed = True
+        elif node.state is NodeState.UP:
+            self._turns.push(node, node.clock.tick(self._timeline.now_us))
         self._timeline.after(self.plan.tick_ms * 1000, lambda: self._tick(node, incarnation))
 
     # ---- clients ------------------------------------------------------------------------------------------------------------
@@ -210,6 +213,8 @@ class World:
                 self.tally.count("clock jump")
             case faults.SlowDisk():
                 self._slow_disk(self.nodes[action.node], action)
+            case faults.SlowProcessor():
+                self._slow_processor(self.nodes[action.node], action)
             case faults.FullDisk():
                 self.tally.count("full disk")
                 self.nodes[action.node].full_until_us = self._timeline.now_us + action.for_ms * 1000
@@ -273,14 +278,20 @@ class World:
         node.sync_us = action.sync_us
         self._timeline.after(action.for_ms * 1000, lambda: setattr(node, "sync_us", self.plan.sync_us))
 
+    def _slow_processor(self, node: Node, action: faults.SlowProcessor) -> None:
+        self.tally.count("slow processor")
+        node.unit_us = action.unit_us
+        self._timeline.after(action.for_ms * 1000, lambda: setattr(node, "unit_us", 0))
+
     def heal(self) -> None:
-        """End every fault: all nodes run, all links carry, disks are as fast as planned. Clocks stay as wrong as they are."""
+        """End every fault: all nodes run, all links carry, disks and processors are as fast as planned. Clocks stay wrong."""
         self._timeline.note("everything heals")
         self.is_healed = True
         for node in self.nodes:
             node.armed.clear()
             node.full_until_us = 0
             node.sync_us = self.plan.sync_us
+            node.unit_us = 0
             if node.state is NodeState.PAUSED:
                 self._resume(node, node.incarnation)
             if node.state is NodeState.DOWN:

@@ -15,7 +15,7 @@ from medchain.engine.ready import BlockDecided, Envelope, Event, PeerAccused, Re
 from medchain.sim import run
 from medchain.sim.clocks import EPOCH_MS
 from medchain.sim.faults import Plan
-from medchain.sim.node import EngineBuilder, EngineLike, Start
+from medchain.sim.node import EngineBuilder, EngineLike, Start, Worker
 from medchain.sim.report import SeedReport
 
 Hear = Callable[[Start, Sequence[Event]], Sequence[Event]]
@@ -96,6 +96,11 @@ class _Watched:
         self._start = start
         self._engine = engine
         self._now_ms = 0
+
+    @property
+    def executed_weight(self) -> int:
+        """What the world asks to let executing take time."""
+        return self._engine.executed_weight if isinstance(self._engine, Worker) else 0
 
     def handle_all(self, events: Sequence[Event]) -> Ready:
         probe, start = self._probe, self._start
