@@ -45,6 +45,11 @@ second are verified, while an honest peer has one a second at most."""
 BLOCKS_PER_SECOND_MAX: Final = 8
 """Undecided blocks sent to one peer: it needs one for each view."""
 
+LISTENING_MS: Final = 100
+"""An idle node looks at the clock so often: what passes beyond that from one tick to the next it was busy or stood still."""
+LISTENING_SHARE: Final = 10
+"""With longer timers a tenth of the base: a view of the base's length has at least ten turns to hear its votes in."""
+
 
 class Agreement:
     """Drives the replica of one node."""
@@ -94,6 +99,9 @@ class Agreement:
         self._attention = Allowance(turn)
         self._is_handed_on = False
         self._next_allowance_ms = 0
+        self._ticked_ms: int | None = None
+        self._listened_ms = 0
+        """The replica's time: that of the first tick, and what passed since, long turns left out."""
 
     # ---- the replica ------------------------------------------------------------------------------------------------------------
 
@@ -261,7 +269,7 @@ class Agreement:
         self.fetching.clear()
         self._held.clear()
         self._told_by.clear()
-        self.proposer.saw_decision()
+        self.proposer.saw_decision(certificate.view)
         self._start_height(hardstate.load(self._staged, self._chain.archive, self._chain.height + 1))
 
     def _holders_of(self, certificate: Certificate) -> tuple[bytes, ...]:
@@ -439,13 +447,23 @@ class Agreement:
 
     def tick(self) -> None:
         """Hand time to the replica and to open searches."""
+        self._pass_time()
         if self._turn.monotonic_ms >= self._next_allowance_ms:
             self._next_allowance_ms = self._turn.monotonic_ms + 1_000
             self._blocks_sent.clear()
         self.settle()
-        self.feed(events.Ticked(self._turn.monotonic_ms, self._turn.wall_ms))
+        self.feed(events.Ticked(self._listened_ms, self._turn.wall_ms))
         self.fetching.want_proposal(self.replica.height, self.replica.view, self.replica.proposal_holders())
         self.fetching.tick(self.replica.preparers_of)
+
+    def _pass_time(self) -> None:
+        """Count the time since the last tick as far as this node can have listened: what waits unread after a long turn is no silence."""
+        now_ms = self._turn.monotonic_ms
+        if self._ticked_ms is None:
+            self._ticked_ms = self._listened_ms = now_ms
+        passed_ms, self._ticked_ms = now_ms - self._ticked_ms, now_ms
+        self._listened_ms += min(passed_ms, max(LISTENING_MS, self._chain.parameters.view_timeout_base_ms // LISTENING_SHARE))
+        self.proposer.saw_turn(passed_ms)
 
     def settle(self) -> None:
         """At the end of a turn: tell the replica what changed around it, and build the block it asked for if the moment has come.

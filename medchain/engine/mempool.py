@@ -82,6 +82,8 @@ class BlockRoom:
     bytes_max: int
     transactions_max: int
     weight_max: int
+    weight_enough: int | None = None
+    """Weight at which to stop, be it before the room is full: what is heavier by itself still has its turn. None = no such bound."""
 
 
 class Mempool:
@@ -208,12 +210,13 @@ class Mempool:
         it is, and a hospital that sends nothing else would otherwise stop all the others.
         """
         chosen: list[Transaction] = []
-        left = [room.bytes_max, room.transactions_max, room.weight_max]
+        enough = room.weight_max if room.weight_enough is None else min(room.weight_enough, room.weight_max)
+        left = [room.bytes_max, room.transactions_max, room.weight_max, max(2, enough)]  # 2: one entry of each lane
         is_shared = bool(self._ordinary) and self._lead % 3 != 2  # every third block is whole: for an urgent entry larger than a half
         kept = [have // URGENT_BLOCK_SHARE if is_shared else 0 for have in left]
         left = [have - part for have, part in zip(left, kept, strict=True)]
         self._select_in_turns(self._urgent, left, chosen)
-        left = [have + part for have, part in zip(left, kept, strict=True)]
+        left = [max(0, have) + part for have, part in zip(left, kept, strict=True)]
         self._select_in_turns(self._ordinary, left, chosen)
         self._lead += 1  # who begins changes from block to block, else a full block would always favour the same hospital
         return chosen
@@ -286,9 +289,10 @@ def _accounts(transaction: Transaction, placement: Placement) -> tuple[bytes, by
 def _take(entry: PoolEntry, left: list[int]) -> bool:
     """Take an entry's bytes, place and weight off what is left of a block, if it fits."""
     size, weight = len(entry.transaction.raw) + 8, entry.placement.weight  # 8: the framing of a transaction among a block's bytes
-    if size > left[0] or left[1] < 1 or weight > left[2]:
+    if size > left[0] or left[1] < 1 or weight > left[2] or left[3] < 1:
         return False
     left[0] -= size
     left[1] -= 1
     left[2] -= weight
+    left[3] -= weight
     return True

@@ -15,6 +15,7 @@ from medchain.engine.evidence import EvidencePool
 from medchain.engine.executor import Executor
 from medchain.engine.late import LateCommits
 from medchain.engine.mempool import BlockRoom, Mempool
+from medchain.engine.restraint import Restraint
 from medchain.engine.turn import Turn
 
 BUILDING_MS_MAX: Final = 20
@@ -45,6 +46,7 @@ class Proposer:
         self._asked: BuildProposal | None = None
         self._last_proposal_ms: int | None = None
         self._last_decision_ms: int | None = None
+        self._restraint = Restraint()
 
     def ask(self, request: BuildProposal) -> None:
         """Take over a request; a newer one replaces it."""
@@ -59,8 +61,13 @@ class Proposer:
         age_ms = 0 if made_ms is None else min(max(0, self._turn.wall_ms - made_ms), BUILDING_MS_MAX)
         self._last_proposal_ms = self._turn.monotonic_ms - age_ms if self._turn.is_timed else None
 
-    def saw_decision(self) -> None:
-        """Note that a block was decided: the heartbeat runs from here, and a request for the old height is void."""
+    def saw_turn(self, length_ms: int) -> None:
+        """Note how long it took from one tick to the next."""
+        self._restraint.saw_turn(length_ms)
+
+    def saw_decision(self, view: int) -> None:
+        """Note that a block was decided in `view`: the heartbeat runs from here, and a request for the old height is void."""
+        self._restraint.saw_decision(view, self._chain.parameters)
         self._last_decision_ms = self._turn.monotonic_ms if self._turn.is_timed else None
         self._asked = None
 
@@ -105,7 +112,7 @@ class Proposer:
         self._asked = None
         self.saw_proposal()
         time_ms = max(self._chain.header.time_ms + 1, self._turn.wall_ms)
-        transactions = self._pool.select(self._room())
+        transactions = self._pool.select(self._room(view))
         return self._executor.build(view, time_ms, self._own, transactions, self._late.select(), self._evidence.select())
 
     def _is_time(self, is_pressed: bool) -> bool:
@@ -114,6 +121,11 @@ class Proposer:
         last = self._last_proposal_ms
         return last is None or self._turn.monotonic_ms - last >= self._chain.parameters.block_interval_min_ms
 
-    def _room(self) -> BlockRoom:
+    def _room(self, view: int) -> BlockRoom:
         parameters = self._chain.parameters
-        return BlockRoom(room_for_transactions(parameters), parameters.block_transactions_max, parameters.block_weight_max)
+        return BlockRoom(
+            room_for_transactions(parameters),
+            parameters.block_transactions_max,
+            parameters.block_weight_max,
+            self._restraint.weight(view, parameters),
+        )

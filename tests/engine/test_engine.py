@@ -735,3 +735,38 @@ def test_events_of_clients_and_peers_share_one_turn_and_one_batch(cluster):
     ready = node.handle(*(Submitted(index, transaction) for index, transaction in enumerate(transactions)))
     assert [reply.request for reply in ready.replies if isinstance(reply, Accepted)] == [0, 1, 2, 3, 4]
     assert sum(1 for key, _ in ready.batch.operations if key.startswith(layout.POOL)) == 5
+
+
+def test_time_that_passed_in_a_long_turn_is_no_silence_of_the_others(cluster):
+    """What they said meanwhile waits in the inbox: a view lasts until there was time to hear it."""
+    cluster.warm()
+    cluster.drop = lambda source, target, message: isinstance(message, PrePrepare)
+    cluster.submit(cluster.nodes[0], cluster.credential())
+    cluster.run(100)
+    node = cluster.nodes[1]
+    before = node.engine.status()["agreement"]
+    cluster.now_ms += 5_000
+    node.tick()
+    after = node.engine.status()["agreement"]
+    assert (before["view"], after["view"]) == (0, 0)
+    assert after["timer_left_ms"] == before["timer_left_ms"] - 100
+    cluster.run_until(lambda: node.engine.status()["agreement"]["view"] > 0, 4_000)
+
+
+def test_a_primary_whose_views_are_lost_proposes_less(make_cluster):
+    """In view 0 all that waits, in view 1 half of what a block may hold; and the height is decided with that."""
+    cluster = make_cluster(block_weight_max=200)
+    cluster.warm()
+    proposed = {}
+
+    def drop(source, target, message) -> bool:
+        if isinstance(message, PrePrepare):
+            proposed.setdefault(message.view, len(message.proposal.entries))
+        return isinstance(message, PrePrepare) and message.view == 0
+
+    cluster.drop = drop
+    for number in range(12):
+        cluster.submit(cluster.nodes[0], cluster.credential(name=f"clinician {number}"))
+    height = cluster.nodes[0].height
+    cluster.run_until(lambda: all(node.height > height for node in cluster.nodes))
+    assert proposed[1] <= proposed[0] // 2 + 1 < proposed[0]

@@ -246,3 +246,23 @@ def test_selecting_takes_nothing_out(pool):
     pool.add()
     assert pool.pool.select(WIDE) == pool.pool.select(WIDE)
     assert len(pool.pool) == 1
+
+
+@pytest.mark.parametrize("enough, count", [(0, 1), (10, 1), (25, 3), (1_000, 4), (None, 4)])
+def test_a_block_ends_with_the_entry_that_reaches_the_weight_that_is_enough(pool, enough, count):
+    for _ in range(5):
+        pool.add(weight=10)
+    assert len(pool.pool.select(BlockRoom(2**20, 100, 45, enough))) == count
+
+
+def test_an_entry_heavier_than_what_is_enough_has_its_turn_and_one_heavier_than_a_block_may_be_has_not(pool):
+    heavy = pool.add(weight=500)
+    pool.add(weight=10)
+    assert pool.pool.select(BlockRoom(2**20, 100, 1_000, 25)) == [heavy]
+    assert pool.pool.select(BlockRoom(2**20, 100, 499, 25)) == []
+
+
+def test_ordinary_entries_keep_their_part_of_what_is_enough(pool):
+    urgent = [pool.add("a", is_urgent=True, weight=30) for _ in range(3)]
+    ordinary = pool.add("b", weight=30)
+    assert pool.pool.select(BlockRoom(2**20, 100, 1_000, 1)) == [urgent[0], ordinary]

@@ -23,8 +23,9 @@ class Lagging:
             cluster.settle(cluster.nodes[0], cluster.patient(0, f"patient {index}"), among=cluster.nodes[:3])
         self.peers = [node.key.public for node in cluster.nodes[:3]]
         self.chain = cluster.nodes[0].engine.chain
-        self.now_ms = 100_000
-        self.tick(0)
+        self.now_ms = 96_000
+        for _ in range(40):  # a jump would be a long turn, in which nobody's silence is counted
+            self.tick(100)
         for peer in self.peers:
             self.node.handle(PeerConnected(peer))
 

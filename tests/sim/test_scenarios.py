@@ -9,7 +9,7 @@ import pytest
 from medchain.chain.vote import ViewChange
 from medchain.engine.ready import BlockDecided, Envelope, Ready
 from medchain.ledger.rotation import standings_of
-from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, Partition, quiet_plan
+from medchain.sim.faults import Backup, Crash, CrashPoint, DiskFate, Partition, SlowProcessor, quiet_plan
 from medchain.sim.network import links_between
 from medchain.sim.node import Start
 from medchain.sim.report import SeedReport
@@ -82,6 +82,23 @@ def test_all_nodes_lose_power_at_once_and_go_on_by_themselves(nodes: int) -> Non
         report = run_plan(quiet_plan(seed, nodes).with_actions(*crashes))
         assert not report.violations, said(report)
         assert report.alarms == {}, "a power loss is no amnesia"
+
+
+@pytest.mark.parametrize("unit_us", [800, 3_000])
+def test_nothing_decided_for_two_minutes_because_the_largest_block_took_too_long_to_build(unit_us: int) -> None:
+    """Sixteen validators on two cores with three thousand transactions waiting.
+
+    Here four, on which a full block takes 1.6 or 6 s to build and as long to execute. Views ended before such a block was executed, and
+    when they were long enough the clock bound (here 1 s) refused it: its time was taken before it was built. So no length of a view helped.
+    """
+    probe = Probe()
+    quiet = quiet_plan(1, safety_ms=30_000, submit_interval_ms=15)
+    parameters = replace(quiet.parameters, view_timeout_base_ms=1_000, view_timeout_cap_ms=10_000, block_weight_max=2_000)
+    slow = [SlowProcessor(0, node, 30_000, unit_us) for node in range(quiet.nodes)]
+    report = run_plan(replace(quiet, parameters=parameters).with_actions(*slow), wrap=probe.wrap)
+    assert not report.violations, said(report)
+    assert probe.longest_pause_ms(1_000, 30_000) < 10_000
+    assert min(probe.heights(1_000, 30_000, range(4)).values()) >= 10
 
 
 # ---- amnesia ----------------------------------------------------------------------------------------------------------------
