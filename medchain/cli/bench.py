@@ -94,7 +94,10 @@ def _add_measuring(parser: argparse.ArgumentParser, noun: str) -> None:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"measure only this {noun}; may be given again")
     parser.add_argument("--list", action="store_true", help=f"list the {noun}s and measure nothing")
     parser.add_argument(
-        "--home", default=".", metavar="FOLDER", help="where networks and stores are made, on the disk to measure (default: here)"
+        "--home",
+        default=".",
+        metavar="FOLDER",
+        help="where networks and stores are made, on the disk to measure (default: here); made when there is none",
     )
 
 
@@ -283,7 +286,9 @@ def _chosen(arguments: argparse.Namespace, known: Mapping[str, object], code: st
 @contextmanager
 def _folder(arguments: argparse.Namespace) -> Iterator[Path]:
     """Give a folder for networks and stores, gone afterwards; after a fault it stays, for the logs in it."""
-    folder = Path(tempfile.mkdtemp(prefix="medchain-bench-", dir=Path(arguments.home).resolve()))
+    home = Path(arguments.home).resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="medchain-bench-", dir=home))
     try:
         yield folder
     except KeyboardInterrupt:

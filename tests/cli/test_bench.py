@@ -83,6 +83,14 @@ def test_groups_are_measured_one_by_one_and_make_one_result(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_folder_to_measure_in_is_made_when_there_is_none(tmp_path):
+    """Bug: "The operating system refused: No such file or directory", naming a folder that nobody had asked for."""
+    folder = tmp_path / "fast" / "disk"
+    arguments = asked(folder, "micro", "--only", "first", "--out", str(tmp_path / "result.json"))
+    assert bench.run_suite(bench.Suite(GROUPS, Measured()), arguments) == output.DONE
+    assert list(folder.iterdir()) == []
+
+
 def test_chosen_groups_alone_are_measured_in_their_own_order(tmp_path):
     measured = Measured()
     bench.run_suite(bench.Suite(GROUPS, measured), asked(tmp_path, "cluster", "--only", "third", "--only", "first"))
