@@ -18,6 +18,7 @@ EVIDENCE: Final = "consensus/test_evidence.py"
 NETWORK: Final = "consensus/test_network.py"
 TIMERS: Final = "consensus/test_timers.py"
 ENGINE: Final = "engine/test_engine.py"
+PEERS: Final = "engine/test_peers.py"
 RECOVERY: Final = "engine/test_recovery.py"
 GOSSIP: Final = "engine/test_gossip.py"
 ROTATION: Final = "ledger/test_rotation.py"
@@ -34,8 +35,8 @@ PROTOCOL: Final[dict[str, Held]] = {
         ("scenario", "proposal-is-invalid"),
     ),
     "what is missing of a proposal is asked for, the proposer first": (
-        (ENGINE, "test_a_proposed_transaction_that_a_backup_lacks_is_fetched"),
-        (ENGINE, "test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_proposed_one"),
+        (PEERS, "test_a_proposed_transaction_that_a_backup_lacks_is_fetched"),
+        (PEERS, "test_a_backup_that_holds_the_body_with_another_authentication_fetches_the_proposed_one"),
         ("engine scenario", "a-transaction"),
         ("engine scenario", "a-missing-transaction"),
     ),
@@ -71,7 +72,7 @@ PROTOCOL: Final[dict[str, Held]] = {
         ("scenario", "restart-at-the-prepare"),
     ),
     "pinned and served until the height is decided, written once under its digest": (
-        (ENGINE, "test_a_pinned_block_is_served_until_its_height_is_decided"),
+        (PEERS, "test_a_pinned_block_is_served_until_its_height_is_decided"),
         ("engine/test_hardstate.py", "test_the_block_of_a_pin_is_written_once"),
     ),
     "before Commit: the prepared proof as well": (
@@ -228,7 +229,7 @@ PROTOCOL: Final[dict[str, Held]] = {
         ("scenario", "lost-messages-come-again"),
     ),
     "who has decided answers any message of that height with block and certificate": (
-        (ENGINE, "test_a_decided_height_is_answered_with_its_block"),
+        (PEERS, "test_a_decided_height_is_answered_with_its_block"),
     ),
     "pools exchange ids of entries older than a second": (
         (GOSSIP, "test_older_entries_are_listed_each_second_to_those_that_have_not_shown_them"),

@@ -223,6 +223,12 @@ class Cluster:
     def living(self) -> list[Node]:
         return [node for node in self.nodes if node.is_alive]
 
+    @property
+    def primary(self) -> Node:
+        """The node that leads the present height and view, as its own replica sees it."""
+        leader = self.living[0].engine._agreement.replica.primary_key()
+        return next(node for node in self.nodes if node.key.public == leader)
+
     def check_agreement(self) -> None:
         """No two nodes decided different blocks, and equal heights have equal roots."""
         for height in range(1, max(node.height for node in self.living) + 1):
