@@ -42,11 +42,6 @@ class Confirmer:
         self._wanted: deque[_Wanted] = deque()
         self._waker = asyncio.Event()
 
-    @property
-    def waiting(self) -> int:
-        """Versions that no transaction has taken up yet."""
-        return len(self._wanted)
-
     async def confirm(self, record: bytes, version: int) -> None:
         """Return when the chain says that this hospital holds a version.
 
