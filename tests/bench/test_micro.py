@@ -82,7 +82,15 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "leveldb-bodies": {"amplification": "x", "pace": "MB/s", "longest_write": "ms"},
     },
     "sealing": {
-        "sealing-stream": {"pace_seal": "GB/s", "pace_open": "GB/s", "cpu_seal": "s", "cpu_open": "s", "peak_memory": "MB"},
+        "sealing-stream": {
+            "pace_seal": "GB/s",
+            "pace_seal_new_file": "GB/s",
+            "pace_write_new_file": "GB/s",
+            "pace_open": "GB/s",
+            "cpu_seal": "s",
+            "cpu_open": "s",
+            "peak_memory": "MB",
+        },
         "sealing-key-hybrid": SEALED_KEY,
         "sealing-key-x25519": SEALED_KEY,
     },
