@@ -161,6 +161,10 @@ class Anchor:
         parameters = (await self._desk.query("chain.params"))["parameters"]
         return bool(self._clock.wall_ms() - head["time_ms"] <= HEARTBEATS * parameters["heartbeat_ms"])
 
+    async def is_catching_up(self) -> bool:
+        """Answer whether the node is fetching blocks that others have decided: what it knows is old then, and will soon be new."""
+        return bool((await self._desk.query("node.status"))["is_catching_up"])
+
     async def check_head(self) -> None:
         """Raise Rejected custody.head-old when the head is too old to give anything out by (ledger.md, "Sealing and sharing", 6)."""
         if not await self.is_head_fresh():

@@ -2,7 +2,8 @@
 
 Each decided block tells what was registered; a scan of all records at the start and now and then finds what was missed. A blob is pulled by
 ranges, goes on where it stopped, is verified before it counts, and only then is custody confirmed on chain (confirmer.py). Failures are
-tried again with growing pauses; nothing here is ever waited for by consensus (lessons.md: fabric #3858). Knows no key.
+tried again with growing pauses; nothing here is ever waited for by consensus (lessons.md: fabric #3858). While the node catches up, what it
+knows of holders is old and its time is needed elsewhere, so work here goes on a little each second only. Knows no key.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ class ReplicaLimits:
     pause_first_ms: int = 500
     pause_max_ms: int = 60_000
     """Between attempts: doubled each time, from the first to the longest."""
+    catching_up_pause_ms: int = 1_000
+    """Between two looks for work while the node catches up, and how long an answer counts that it does not. Work never stops: a node that
+    is always a little behind must bring its replicas, too."""
     scan_interval_ms: int = 15 * 60 * 1000
     """Between scans: finds lost files and confirmations, and removes what nobody needs."""
     confirm_pause_ms: int = 2_000
@@ -114,6 +118,8 @@ class Replicas:
         self._arrivals = 0
         self._working: dict[tuple[bytes, int], asyncio.Task[None]] = {}
         self._confirmer = Confirmer(anchor, limits.confirm_pause_ms)
+        self._unhurried_until = 0.0
+        """Until this loop time nobody asks again whether the node catches up."""
         self._confirming = 0
         """Of those being worked on, how many only wait for the chain."""
         self._pulls: dict[bytes, asyncio.Task[None]] = {}
@@ -188,7 +194,9 @@ class Replicas:
         loop = asyncio.get_running_loop()
         while True:
             self._waker.clear()
-            while self._jobs and self._jobs[0][0] <= loop.time() and not self._is_full:
+            if self._may_begin(loop.time()):
+                await self._let_catch_up()
+            while self._may_begin(loop.time()):
                 _, _, job = heapq.heappop(self._jobs)
                 self._waiting.discard(job.key)
                 task = self._working[job.key] = asyncio.create_task(self._guarded(self._work(job)), name="replica")
@@ -198,6 +206,24 @@ class Replicas:
                     await self._waker.wait()
             except TimeoutError:
                 continue
+
+    async def _let_catch_up(self) -> None:
+        """Return at once unless the node catches up or is too busy to say, else after a pause."""
+        loop, pause = asyncio.get_running_loop(), self._limits.catching_up_pause_ms / 1000
+        if loop.time() < self._unhurried_until:
+            return
+        try:
+            is_busy = await self._anchor.is_catching_up()
+        except Unavailable:
+            is_busy = True
+        if is_busy:
+            await asyncio.sleep(pause)
+        else:
+            self._unhurried_until = loop.time() + pause
+
+    def _may_begin(self, now: float) -> bool:
+        """Answer whether a job is due and there is room for it."""
+        return bool(self._jobs) and self._jobs[0][0] <= now and not self._is_full
 
     @property
     def _is_full(self) -> bool:
@@ -353,6 +379,7 @@ class Replicas:
         kept: set[bytes] = set()
         after: bytes | None = None
         while True:
+            await self._let_catch_up()
             page = await self._anchor.scan(after, SCAN_PAGE)
             for row in page["records"]:
                 versions = await self._anchor.versions(row["record"])

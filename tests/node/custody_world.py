@@ -67,6 +67,9 @@ class House:
         self.identity = identity("hospital", f"hospital {index}", SUITE_HYBRID if index == 0 else SUITE_X25519)
         self.key = engines.key(f"{index} consensus").public
         self.is_reachable = True
+        self.is_behind = False
+        """Its node says that it catches up: nothing else tells its custodian."""
+        self.asked: list[str] = []
         self.custodian: Custodian | None = None
         self.peer_port = self.client_port = 0
         self.failures: list[InvariantBroken] = []
@@ -92,7 +95,9 @@ class House:
         return answers[0]
 
     async def query(self, method, **params):
-        return self.ask(Queried(77, method, params)).result
+        self.asked.append(method)
+        answer = self.ask(Queried(77, method, params)).result
+        return answer | {"is_catching_up": True} if self.is_behind and method == "node.status" else answer
 
     async def ask_release(self, permit):
         return self.ask(ReleaseAsked(77, permit)).result

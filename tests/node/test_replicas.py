@@ -91,6 +91,57 @@ async def test_replica_comes_when_the_custodian_can_be_reached_again(with_world)
         await until(lambda: not any(house.custodian.replicas.waiting for house in world.houses))
 
 
+async def test_node_that_catches_up_leaves_records_alone_until_the_pause_is_over(with_world):
+    async with with_world() as world:
+        first, second = holders_of(world, Sealed(world).record)
+        first.is_behind = True
+        first.make(catching_up_pause_ms=3_600_000)
+        second.make(catching_up_pause_ms=3_600_000)
+        for house in (first, second):
+            house.asked.clear()
+            await house.custodian.start()
+        sealed = Sealed(world)
+        await sealed.put()
+        await until(lambda: (world.cluster.tick(), second.blobs.has(sealed.root) and not second.custodian.replicas.waiting)[1])
+        assert first.custodian.replicas.waiting == 1 and not first.blobs.has(sealed.root)
+        assert not {"records.scan", "records.get"} & set(first.asked)
+        assert second.asked.count("node.status") == 1, "one answer counts for the whole pause"
+
+
+async def test_node_that_is_always_behind_brings_its_replicas_all_the_same(with_world):
+    async with with_world() as world:
+        sealed = Sealed(world)
+        await sealed.put()
+        for house in holders_of(world, sealed.record):
+            house.is_behind = True
+            house.make(catching_up_pause_ms=1)
+            await house.custodian.start()
+        await replicated(world, sealed)
+        amended = Sealed(world, version=2, record=sealed.record)
+        await amended.put()
+        await replicated(world, amended)
+
+
+async def test_node_too_busy_to_say_whether_it_catches_up_brings_its_replicas_later(with_world, monkeypatch):
+    async with with_world() as world:
+        house = holders_of(world, Sealed(world).record)[0]
+        house.make(catching_up_pause_ms=1)
+        query, refused = house.query, []
+
+        async def busy(method, **params):
+            if method == "node.status" and len(refused) < 3:
+                refused.append(method)
+                raise Unavailable("too many questions at once", 1_000)
+            return await query(method, **params)
+
+        monkeypatch.setattr(house, "query", busy)
+        await house.custodian.start()
+        sealed = Sealed(world)
+        await sealed.put()
+        await until(lambda: (world.cluster.tick(), house.blobs.has(sealed.root))[1])
+        assert len(refused) == 3
+
+
 async def test_replica_comes_from_a_confirmed_holder_when_the_custodian_lost_it_and_the_custodian_repairs_itself(with_world):
     async with with_world() as world:
         first, second = holders_of(world, Sealed(world).record)
