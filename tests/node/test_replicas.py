@@ -129,7 +129,7 @@ async def test_node_too_busy_to_say_whether_it_catches_up_brings_its_replicas_la
         query, refused = house.query, []
 
         async def busy(method, **params):
-            if method == "node.status" and len(refused) < 3:
+            if method == "node.status" and len(refused) < 2:
                 refused.append(method)
                 raise Unavailable("too many questions at once", 1_000)
             return await query(method, **params)
@@ -139,7 +139,7 @@ async def test_node_too_busy_to_say_whether_it_catches_up_brings_its_replicas_la
         sealed = Sealed(world)
         await sealed.put()
         await until(lambda: (world.cluster.tick(), house.blobs.has(sealed.root))[1])
-        assert len(refused) == 3
+        assert refused and not house.failures
 
 
 async def test_replica_comes_from_a_confirmed_holder_when_the_custodian_lost_it_and_the_custodian_repairs_itself(with_world):
