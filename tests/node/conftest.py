@@ -1,9 +1,13 @@
-"""A node's folder for tests, made once: four hospitals' keys are slow to make, so one network is copied for each test."""
+"""What a test of the node begins with: a node's folder, or a world of hospitals with vaults.
+
+The folder is made once: four hospitals' keys are slow to make, so one network is copied for each test.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from medchain.chain.parameters import Parameters
 from medchain.node.home import NodeHome
 from medchain.testnet.plan import Plan, load_plan, new_plan, write_network
+from tests.node.custody_world import World, making
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +44,9 @@ def home(network: Plan) -> NodeHome:
 def passphrase(network: Plan) -> Callable[[], str]:
     """Gives the passphrase as a command would."""
     return lambda: network.passphrase_file.read_text().strip()
+
+
+@pytest.fixture
+def with_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractAsyncContextManager[World]]:
+    """A world for the body of one test: `async with with_world() as world`."""
+    return lambda: making(tmp_path, monkeypatch)

@@ -9,15 +9,9 @@ import pytest
 from medchain.errors import Rejected, Unavailable
 from medchain.node.anchor import Anchor
 from medchain.node.confirmer import CONFIRMED_TOGETHER, Confirmer
-from tests.node.custody_world import Sealed, World, fixed, making
+from tests.node.custody_world import Sealed, World, fixed
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture
-def with_world(tmp_path, monkeypatch):
-    """A world for the body of one test."""
-    return lambda: making(tmp_path, monkeypatch)
 
 
 class Watched(Anchor):

@@ -17,18 +17,11 @@ from tests.node.custody_world import (
     asked,
     holders_of,
     identity,
-    making,
     stranger_of,
     until,
 )
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture
-def with_world(tmp_path, monkeypatch):
-    """A world for the body of one test: `async with with_world() as world`."""
-    return lambda: making(tmp_path, monkeypatch)
 
 
 # ---- replicas -------------------------------------------------------------------------------------------------------------------
