@@ -75,8 +75,8 @@ class Core(Protocol):
 class Disk(Protocol):
     """What the loop needs of the store."""
 
-    def write(self, batch: WriteBatch) -> None:
-        """Write atomically and synced, or raise InvariantBroken."""
+    def begin_write(self, batch: WriteBatch) -> Callable[[], None]:
+        """Take a batch over; what is returned writes it atomically and synced in whatever thread, or raises InvariantBroken."""
         ...
 
 
@@ -238,7 +238,7 @@ class Runtime:
         self._due_ms = None if ready.again_ms is None else self._ticked_ms + ready.again_ms
         handled = loop.time()
         if ready.batch:
-            await loop.run_in_executor(threads, self._disk.write, ready.batch)
+            await loop.run_in_executor(threads, self._disk.begin_write(ready.batch))
             self.tally.batches += 1
             self.tally.longest_write_ms = max(self.tally.longest_write_ms, int((loop.time() - handled) * 1_000))
         else:

@@ -71,7 +71,12 @@ class World:
         self.events += events
         return self.make_ready(events)
 
-    def write(self, batch) -> None:
+    def begin_write(self, batch):
+        self.threads.append(threading.current_thread())
+        self.happened.append("take over")
+        return self.write
+
+    def write(self) -> None:
         self.threads.append(threading.current_thread())
         self.happened.append("write")
         if self.fail_write:
@@ -114,22 +119,22 @@ async def make_world():
         await asyncio.gather(world.task, return_exceptions=True)
 
 
-async def test_batch_is_written_in_another_thread_before_anything_is_sent_or_answered(make_world):
+async def test_batch_is_taken_over_by_the_loop_and_written_in_another_thread_before_anything_is_sent_or_answered(make_world):
     world = make_world()
     full = Ready(WriteBatch.of((b"k", b"v")), (Envelope(None, PeerStatus(0, bytes(32))),), (Answered(1, None),))
     world.make_ready = lambda events: full if any(isinstance(event, Queried) for event in events) else Ready()
     world.runtime.post(Queried(1, "chain.head", {}))
     await world.until(lambda: "answer" in world.happened)
-    index = world.happened.index("write")
-    assert world.happened[index - 1 : index + 3] == ["handle", "write", "send", "answer"]
-    assert world.threads[0] is not threading.current_thread()
+    index = world.happened.index("take over")
+    assert world.happened[index - 1 : index + 4] == ["handle", "take over", "write", "send", "answer"]
+    assert world.threads[0] is threading.current_thread() is not world.threads[1]
 
 
 async def test_empty_batch_is_not_written(make_world):
     world = make_world()
     world.make_ready = lambda events: Ready(replies=(Answered(1, None),))
     await world.until(lambda: world.happened.count("answer") > 2)
-    assert "write" not in world.happened
+    assert "write" not in world.happened and "take over" not in world.happened
 
 
 async def test_failed_write_ends_the_loop_before_anything_is_said(make_world):
@@ -138,7 +143,7 @@ async def test_failed_write_ends_the_loop_before_anything_is_said(make_world):
     world.make_ready = lambda events: Ready(WriteBatch.of((b"k", b"v")), (Envelope(None, PeerStatus(0, bytes(32))),), (Answered(1, None),))
     with pytest.raises(InvariantBroken, match="disk is full"):
         await world.task
-    assert world.happened == ["handle", "write"]
+    assert world.happened == ["handle", "take over", "write"]
     assert not world.runtime.post(Queried(1, "chain.head", {}))
 
 

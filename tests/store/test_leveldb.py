@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,26 @@ def test_missing_store_is_refused_unless_it_may_be_made(tmp_path: Path) -> None:
     assert store.path == tmp_path / "deep" / "none" and (store.path.stat().st_mode & 0o077) == 0
     store.close()
     LevelDB(tmp_path / "deep" / "none", create=False).close()
+
+
+def test_batch_taken_over_shows_only_when_it_is_written_and_may_be_written_in_another_thread(tmp_path: Path) -> None:
+    store = LevelDB(tmp_path / "store", create=True)
+    store.write(WriteBatch.of((b"gone", b"1"), (b"kept", b"1")))
+    write = store.begin_write(WriteBatch.of((b"kept", b"2"), (b"gone", None), (b"new", b"3"), (b"new", b"4")))
+    assert list(store.iterate(b"", b"z")) == [(b"gone", b"1"), (b"kept", b"1")]
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(write).result()
+    store.close()
+    store = LevelDB(tmp_path / "store", create=False)
+    assert list(store.iterate(b"", b"z")) == [(b"kept", b"2"), (b"new", b"4")]
+    store.begin_write(WriteBatch())()
+    assert list(store.iterate(b"", b"z")) == [(b"kept", b"2"), (b"new", b"4")]
+    late = store.begin_write(WriteBatch.of((b"late", b"5")))
+    store.close()
+    with pytest.raises(InvariantBroken, match="after it was closed"):
+        late()
+    with pytest.raises(InvariantBroken, match="after it was closed"):
+        store.begin_write(WriteBatch.of((b"later", b"6")))
 
 
 def test_store_open_in_this_process_is_locked(tmp_path: Path) -> None:
