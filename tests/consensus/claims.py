@@ -80,7 +80,7 @@ PROTOCOL: Final[dict[str, Held]] = {
         ("scenario", "restart-at-the-commit"),
     ),
     "a batch that is not empty is always synced; a failed write ends the process": (
-        ("node/test_runtime.py", "test_batch_is_written_in_another_thread_before_anything_is_sent_or_answered"),
+        ("node/test_runtime.py", "test_batch_is_taken_over_by_the_loop_and_written_in_another_thread_before_anything_is_sent_or_answered"),
         ("node/test_runtime.py", "test_failed_write_ends_the_loop_before_anything_is_said"),
     ),
     # ---- view change
