@@ -30,7 +30,7 @@ def _stream(bench: Bench) -> Case:
     """What is sealed is made in memory and lands in memory if there is room: the disk is another case.
 
     The target is held against sealing into pages that the memory disk already has; what new pages cost, sealed into and plainly written,
-    stands beside it, because that is the machine's figure and differs tenfold between machines.
+    stands beside it, because that is the machine's figure and not ours.
     """
     size = bench.size.sealed_bytes
     folder = memory_disk(bench.folder, size)
