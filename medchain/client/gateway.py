@@ -66,8 +66,9 @@ class Gateway:
     async def close(self) -> None:
         """Hand in what waits, and return when everything was answered."""
         self._flush()
-        while self._under_way:
-            await asyncio.gather(*self._under_way)
+        while ending := tuple(self._under_way):
+            await asyncio.gather(*ending)
+            self._under_way.difference_update(ending)  # since Python 3.12 gather of what has ended does not let anybody else do it
 
     async def submit(self, operations: Sequence[Operation]) -> Transaction:
         """Do the operations, all or none: return the signed transaction once the node has it durably.

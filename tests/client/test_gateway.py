@@ -47,6 +47,27 @@ async def test_one_alone_is_signed_alone(network):
         assert transaction.batch_root is None
 
 
+async def test_leaving_ends_when_the_last_answer_came_a_moment_before(network, monkeypatch):
+    """On Python 3.12 it never did: gather of what has ended returns at once, and those who take the ended off the list never ran."""
+    real, called = asyncio.gather, []
+
+    def at_once(*awaited):
+        called.append(awaited)
+        assert len(called) < 9, "it waits again and again for what has ended"
+        if not all(each.done() for each in awaited):
+            return real(*awaited)
+        ended = asyncio.get_running_loop().create_future()
+        ended.set_result([each.result() for each in awaited])
+        return ended
+
+    async with network() as net, Gateway(net.hospital("a"), collect_ms=0) as found:
+        await found.submit([registration(net)])
+        monkeypatch.setattr(asyncio, "gather", at_once)
+        await found.close()
+        assert called, "the answer came before its batch was off the list"
+        monkeypatch.undo()
+
+
 async def test_a_full_batch_does_not_wait_and_no_batch_is_larger(network):
     async with network() as net, Gateway(net.hospital("a"), collect_ms=600_000, batch_max=4) as found:
         made = await asyncio.gather(*(found.submit([registration(net)]) for _ in range(8)))
