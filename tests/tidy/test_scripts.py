@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -58,6 +59,30 @@ def test_script_refuses_an_unknown_word_with_a_sentence(repository, script):
     asked = subprocess.run(["bash", repository / "scripts" / script, "--nonsense"], capture_output=True, text=True, timeout=60, check=False)
     assert asked.returncode == 2
     assert "--help" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "last_line"),
+    [
+        ("pass", 0, "1 passed, 0 failed, 0 skipped"),
+        ("assert False", 1, "0 passed, 1 failed, 0 skipped"),
+        ("os._exit(1)", 1, "1 passed, 1 failed, 0 skipped"),  # as the watchdog over a test that hangs does: no report is written
+        ("os._exit(0)", 1, "1 passed, 1 failed, 0 skipped"),
+    ],
+)
+def test_tier_that_ends_before_its_tests_did_fails_the_run(tmp_path, repository, body, code, last_line):
+    """A hang in one tier was reported, and the run then counted the other tiers and called itself passed."""
+    for name in ("scripts", ".venv", "tests"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "scripts" / "test").write_bytes((repository / "scripts" / "test").read_bytes())
+    (tmp_path / "scripts" / "environment").write_text(f"PROJECT={tmp_path}\nPYTHON={sys.executable}\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\nmarkers = ["sim", "cluster", "long"]\n')
+    other = "" if "_exit" not in body else "@pytest.mark.cluster\ndef test_other(): pass\n"
+    (tmp_path / "tests" / "test_it.py").write_text(f"import os, pytest\n@pytest.mark.sim\ndef test_it(): {body}\n{other}")
+    tiers = ["--sim", "--cluster"] if other else ["--sim"]
+    ran = subprocess.run(["bash", tmp_path / "scripts" / "test", *tiers], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (code, last_line), ran.stdout
+    assert ("failed outside the tests: the sim tier ended before its tests did" in ran.stdout) == ("_exit" in body)
 
 
 def test_bench_script_explains_itself_and_wants_to_be_told_what_to_measure(repository):
