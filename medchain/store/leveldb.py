@@ -85,9 +85,10 @@ class LevelDB:
         Handing the rows to LevelDB is Python's work, a third of a microsecond each. In a thread of its own that took up to hundreds of
         times as long: plyvel lets go of the interpreter's lock now and then, and whoever computes meanwhile gives it back after 5 ms.
         """
+        database = self._opened()
         if not batch:
             return _write_nothing
-        staged = self._opened().write_batch(sync=True)
+        staged = database.write_batch(sync=True)
         put, delete = staged.put, staged.delete
         for key, value in batch.operations:
             if value is None:

@@ -332,6 +332,14 @@ async def refusal(work, kind=Rejected) -> str:
     return caught.value.code
 
 
+async def permitted(world: World) -> tuple[Sealed, bytes, bytes]:
+    """A record in custody of the first hospital, the consent to the second, and the permit of its clinician."""
+    sealed = Sealed(world)
+    await sealed.put()
+    consent = await world.grant()
+    return sealed, consent, await world.ask(sealed.record)
+
+
 async def open_by(world: World, reader: Identity, release: bytes, permit: bytes, sealed: Sealed, epoch: int = 1) -> bytes:
     """What a reader does with a release: check it against the chain, open the data key, open the blob."""
     noun = Release.decode(release)

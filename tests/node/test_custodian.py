@@ -24,6 +24,7 @@ from tests.node.custody_world import (
     fixed,
     identity,
     open_by,
+    permitted,
     refusal,
 )
 
@@ -58,10 +59,7 @@ async def test_record_goes_into_custody_and_comes_out_to_the_permitted_reader_by
 
 async def test_nothing_on_any_disk_is_a_key_or_plaintext(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         await world.b.custodian.fetch(sealed.record, 1)
         release = await world.b.custodian.release(asked(world, permit))
         permit_key = world.lee.opening.open(Release.decode(release).sealed_permit_key, info=Release.decode(release).info.encode())

@@ -20,6 +20,7 @@ from tests.node.custody_world import (
     asked,
     fixed,
     open_by,
+    permitted,
     refusal,
     strange_to_b,
     stranger_of,
@@ -31,10 +32,7 @@ pytestmark = pytest.mark.asyncio
 
 async def test_release_is_refused_by_code(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        _, _, permit = await permitted(world)
         for house in (world.a, world.b):
             release = house.custodian.release
             assert await refusal(release(asked(world, fixed("no permit")))) == "access.permit-unknown"
@@ -48,10 +46,7 @@ async def test_release_is_refused_by_code(with_world):
 
 async def test_nothing_is_released_after_the_revocation(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        consent = await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, consent, permit = await permitted(world)
         await world.b.custodian.fetch(sealed.record, 1)
         again = asked(world, permit)
         await world.b.custodian.release(again)
@@ -65,10 +60,7 @@ async def test_nothing_is_released_after_the_revocation(with_world):
 
 async def test_revocation_decided_before_the_announcement_wins(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        consent = await world.grant()
-        permit = await world.ask(sealed.record)
+        _, consent, permit = await permitted(world)
         submit, revoked = world.a.submit, []
 
         async def late(transaction):
@@ -82,10 +74,7 @@ async def test_revocation_decided_before_the_announcement_wins(with_world):
 
 async def test_revocation_decided_while_the_announcement_became_final_wins(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        consent = await world.grant()
-        permit = await world.ask(sealed.record)
+        _, consent, permit = await permitted(world)
         wait = world.a.wait
 
         async def slow(transaction_id, timeout_ms):
@@ -100,10 +89,7 @@ async def test_revocation_decided_while_the_announcement_became_final_wins(with_
 
 async def test_key_leaves_only_after_the_announcement_is_final(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         world.patience_ms = 0
         with pytest.raises(Unavailable):
             await world.a.custodian.release(asked(world, permit))
@@ -116,10 +102,7 @@ async def test_key_leaves_only_after_the_announcement_is_final(with_world):
 
 async def test_cut_off_custodian_releases_and_serves_nothing(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         await world.b.custodian.fetch(sealed.record, 1)
         world.clock_ahead_ms = 2 * 30_000 + 20_000
         for house in (world.a, world.b):
@@ -131,10 +114,7 @@ async def test_cut_off_custodian_releases_and_serves_nothing(with_world):
 
 async def test_same_release_request_again_is_answered_without_counting_twice(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        _, _, permit = await permitted(world)
         request = asked(world, permit)
         answers = await asyncio.gather(*(world.b.custodian.release(request) for _ in range(3)))
         assert answers[0] == answers[1] == answers[2]
@@ -145,10 +125,7 @@ async def test_same_release_request_again_is_answered_without_counting_twice(wit
 
 async def test_releases_are_counted_and_end(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         for _ in range(16):
             last = asked(world, permit)
             release = await world.a.custodian.release(last)
@@ -160,10 +137,7 @@ async def test_releases_are_counted_and_end(with_world):
 
 async def test_permit_of_an_ended_credential_opens_nothing(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        _, _, permit = await permitted(world)
         await world.settle(world.b.identity, RevokeCredential(world.lee.signing.public).operation())
         assert await refusal(world.b.custodian.release(asked(world, permit))) == "credential.revoked"
 
@@ -184,10 +158,7 @@ async def test_emergency_opens_and_its_unjustified_end_closes(with_world):
 
 async def test_lost_wrap_is_told_before_anything_is_announced(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         world.a.wraps.shred_record(sealed.record)
         assert await refusal(world.b.custodian.release(asked(world, permit))) == "custody.key-missing"
         assert (await world.a.query("access.permit", permit=permit))["releases"] == 0
@@ -196,10 +167,7 @@ async def test_lost_wrap_is_told_before_anything_is_announced(with_world):
 
 async def test_release_by_a_custodian_after_its_restart(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         world.a.make()
         release = await world.b.custodian.release(asked(world, permit))
         assert await open_by(world, world.lee, release, permit, sealed) == sealed.plaintext
@@ -207,10 +175,7 @@ async def test_release_by_a_custodian_after_its_restart(with_world):
 
 async def test_relay_does_not_go_in_circles_and_strangers_are_turned_away(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        _, _, permit = await permitted(world)
 
         async def post(at: House, peer: bytes, data: bytes):
             url = f"http://127.0.0.1:{at.peer_port}/custody/release"
@@ -226,10 +191,7 @@ async def test_relay_does_not_go_in_circles_and_strangers_are_turned_away(with_w
 
 async def test_unreachable_custodian_is_unavailable(with_world):
     async with with_world() as world:
-        sealed = Sealed(world)
-        await sealed.put()
-        await world.grant()
-        permit = await world.ask(sealed.record)
+        sealed, _, permit = await permitted(world)
         world.a.is_reachable = False
         with pytest.raises(Unavailable):
             await world.b.custodian.release(asked(world, permit))

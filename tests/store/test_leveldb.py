@@ -88,8 +88,9 @@ def test_batch_taken_over_shows_only_when_it_is_written_and_may_be_written_in_an
     store.close()
     with pytest.raises(InvariantBroken, match="after it was closed"):
         late()
-    with pytest.raises(InvariantBroken, match="after it was closed"):
-        store.begin_write(WriteBatch.of((b"later", b"6")))
+    for too_late in (WriteBatch.of((b"later", b"6")), WriteBatch()):
+        with pytest.raises(InvariantBroken, match="after it was closed"):
+            store.begin_write(too_late)
 
 
 def test_store_open_in_this_process_is_locked(tmp_path: Path) -> None:
